@@ -1,0 +1,93 @@
+package blob
+
+import (
+	"fmt"
+	"hash"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/errs"
+)
+
+// VerifyReader is the Reader over any stream of bytes. It hashes what passes through, and stops as soon as the
+// stream is longer than the descriptor says. Errors are sticky.
+type VerifyReader struct {
+	rc   io.ReadCloser
+	desc types.Descriptor
+	hash hash.Hash
+	n    int64
+	err  error
+	seen func(n int)
+}
+
+// NewReader returns a Reader of what rc holds, which must be what desc says. The digest is required; an unknown size
+// (see types.SizeKnown) is not checked.
+func NewReader(rc io.ReadCloser, desc types.Descriptor) (*VerifyReader, error) {
+	if err := types.ValidDigest(desc.Digest); err != nil {
+		return nil, err
+	}
+	return &VerifyReader{rc: rc, desc: desc, hash: desc.Digest.Algorithm().Hash()}, nil
+}
+
+// Observe makes r call seen with the number of bytes of every read, for progress. It must be called before reading.
+func (r *VerifyReader) Observe(seen func(n int)) { r.seen = seen }
+
+// Descriptor says what is being read.
+func (r *VerifyReader) Descriptor() types.Descriptor { return r.desc }
+
+// Read implements io.Reader; see Reader for what takes the place of io.EOF.
+func (r *VerifyReader) Read(p []byte) (int, error) {
+	if r.err != nil {
+		return 0, r.err
+	}
+	n, err := r.rc.Read(p)
+	if n > 0 {
+		r.hash.Write(p[:n])
+		r.n += int64(n)
+		if r.seen != nil {
+			r.seen(n)
+		}
+		if types.SizeKnown(r.desc) && r.n > r.desc.Size {
+			r.err = fmt.Errorf("%w: blob %s has more than %d bytes", errs.ErrSizeMismatch, r.desc.Digest, r.desc.Size)
+			return 0, r.err
+		}
+	}
+	if err == io.EOF {
+		err = r.verdict()
+	}
+	r.err = err
+	return n, err
+}
+
+// verdict is io.EOF if everything that was read is the blob, else what is wrong.
+func (r *VerifyReader) verdict() error {
+	if types.SizeKnown(r.desc) && r.n != r.desc.Size {
+		return fmt.Errorf("%w: blob %s ended after %d of %d bytes", errs.ErrSizeMismatch, r.desc.Digest, r.n, r.desc.Size)
+	}
+	if got := digest.NewDigest(r.desc.Digest.Algorithm(), r.hash); got != r.desc.Digest {
+		return fmt.Errorf("%w: blob %s has digest %s", errs.ErrDigestMismatch, r.desc.Digest, got)
+	}
+	return io.EOF
+}
+
+// Close closes the underlying stream. It verifies nothing.
+func (r *VerifyReader) Close() error {
+	if r.err == nil {
+		r.err = fmt.Errorf("blob %s: read after close", r.desc.Digest)
+	}
+	return r.rc.Close()
+}
+
+// Verifies reports whether reading rdr to io.EOF is itself the proof that its bytes are those of desc, so that who
+// stores them need not hash them a second time. Only the streams of this package, at their beginning, count.
+func Verifies(rdr io.Reader, desc types.Descriptor) bool {
+	switch r := rdr.(type) {
+	case *VerifyReader:
+		return r.n == 0 && r.err == nil && desc.Digest != "" && r.desc.Digest == desc.Digest
+	case *source:
+		return Verifies(r.first, desc)
+	}
+	return false
+}

@@ -25,14 +25,30 @@ var (
 	_ Asser = (*readOnly)(nil)
 )
 
-// As hands on what cannot write. A capability that is not listed here does not exist behind the view, also one that
-// was invented after it.
+// As hands on what cannot write, in a value that has no other method, so that no assertion leads back to the base. A
+// capability that is not listed here does not exist behind the view, also one that was invented after it.
 func (v *readOnly) As(r ref.Ref, target any) bool {
-	switch target.(type) {
-	case *BlobOpener, *BlobLister, *RepoLister, *Throttler:
-		return AsAny(v.base, r, target)
+	switch t := target.(type) {
+	case *BlobOpener:
+		return only(v.base, r, t, func(c BlobOpener) BlobOpener { return struct{ BlobOpener }{c} })
+	case *BlobLister:
+		return only(v.base, r, t, func(c BlobLister) BlobLister { return struct{ BlobLister }{c} })
+	case *RepoLister:
+		return only(v.base, r, t, func(c RepoLister) RepoLister { return struct{ RepoLister }{c} })
+	case *Throttler:
+		return only(v.base, r, t, func(c Throttler) Throttler { return struct{ Throttler }{c} })
 	}
 	return false
+}
+
+// only finds a capability of base and sets *target to what narrow makes of it.
+func only[T any](base API, r ref.Ref, target *T, narrow func(T) T) bool {
+	var c T
+	if !As(base, r, &c) {
+		return false
+	}
+	*target = narrow(c)
+	return true
 }
 
 // Close closes what the view stands before.

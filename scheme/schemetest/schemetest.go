@@ -122,7 +122,15 @@ var groups = []struct {
 	{"Delete", deleteCases},
 	{"Tag", tagCases},
 	{"Referrer", referrerCases},
+	{"Ping", pingCases},
+	{"Invalid", invalidCases},
+	{"Context", contextCases},
+	{"Concurrent", concurrentCases},
+	{"Reopen", reopenCases},
+	{"Capability", capabilityCases},
+	{"Wrapper", wrapperCases},
 	{"Lacking", lackingCases},
+	{"Model", modelCases},
 }
 
 // Run checks the implementation that h reaches, as subtests of t.

@@ -1,0 +1,292 @@
+package schemetest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/blob"
+	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/ref"
+)
+
+var errStop = errors.New("the callback's own error")
+
+var capabilityCases = []testCase{
+	{
+		name: "declared",
+		rule: "As finds what Harness.Capabilities declares; anything else it does not find, or it answers ErrUnsupported",
+		run: func(e *env) {
+			e.begin()
+			for _, c := range capabilities {
+				found, err := e.try(e.api, c)
+				if slices.Contains(e.h.Capabilities, c) {
+					if !found || err != nil {
+						e.errorf("%s is declared; As found it: %v; using it gave: %v", c, found, err)
+					}
+				} else if found && !errors.Is(err, errs.ErrUnsupported) {
+					e.errorf("%s is not declared, but As found it, and using it gave: %v", c, err)
+				}
+			}
+		},
+	}, {
+		name: "ranges",
+		rule: "a blob.ReaderAt reads any range as io.ReaderAt says: short reads come with io.EOF, and beyond the end there is nothing else",
+		has:  []Capability{BlobOpener},
+		run: func(e *env) {
+			for _, size := range []int{0, 1, 5000} {
+				data := Blob(fmt.Sprint("ranges ", size), size)
+				ra := e.open(e.put(e.r, data))
+				e.same("Size", ra.Size(), int64(size))
+				for _, off := range []int{0, 1, 2, size / 2, size - 2, size - 1, size, size + 1, size + 10_000} {
+					for _, n := range []int{0, 1, 2, size / 2, size - 1, size, size + 1} {
+						if off >= 0 && n >= 0 {
+							e.rangeOf(ra, data, off, n)
+						}
+					}
+				}
+				if n, err := ra.ReadAt(make([]byte, 1), -1); err == nil || err == io.EOF {
+					e.errorf("ReadAt(-1): got %d bytes and %v, want an error", n, err)
+				}
+				got, err := io.ReadAll(io.NewSectionReader(ra, 0, ra.Size()))
+				if err != nil || !bytes.Equal(got, data) {
+					e.errorf("read as a whole: %d bytes and %v, want the %d that were put", len(got), err, size)
+				}
+				e.must("Close", ra.Close())
+			}
+		},
+	}, {
+		name: "ranges at once",
+		rule: "a blob.ReaderAt is safe for concurrent use",
+		has:  []Capability{BlobOpener},
+		run: func(e *env) {
+			data := Blob("at once", 100_000)
+			ra := e.open(e.put(e.r, data))
+			results := make(chan error)
+			for i := range 8 {
+				go func() {
+					p := make([]byte, 10_000)
+					_, err := ra.ReadAt(p, int64(i*10_000))
+					if err == nil && !bytes.Equal(p, data[i*10_000:][:10_000]) {
+						err = errors.New("other bytes than those that were put")
+					}
+					results <- err
+				}()
+			}
+			for range 8 {
+				if err := <-results; err != nil {
+					e.errorf("ReadAt: %v", err)
+				}
+			}
+			e.must("Close", ra.Close())
+		},
+	}, {
+		name: "open of what is absent",
+		rule: "BlobOpen of a blob or repository that is not there is ErrNotFound; of a malformed digest ErrInvalid",
+		has:  []Capability{BlobOpener},
+		run: func(e *env) {
+			var opener scheme.BlobOpener
+			scheme.As(e.api, e.r, &opener)
+			for range 2 {
+				_, err := opener.BlobOpen(e.ctx, e.r, types.Descriptor{Digest: digest.FromString("absent"), Size: 6})
+				e.refused("BlobOpen", err, errs.ErrNotFound)
+				e.begin()
+			}
+			for _, d := range badDigests {
+				_, err := opener.BlobOpen(e.ctx, e.r, types.Descriptor{Digest: d, Size: 1})
+				e.refused("BlobOpen", err, errs.ErrInvalid)
+			}
+		},
+	}, {
+		name: "at an offset",
+		rule: "scheme.OpenBlobAt gives the end of a blob from any offset, with BlobOpener and without; beyond the end is ErrRangeInvalid",
+		run: func(e *env) {
+			data := Blob("offset", 5000)
+			d := e.put(e.r, data)
+			for _, off := range []int{0, 1, 2500, 4999, 5000} {
+				rc, err := scheme.OpenBlobAt(e.ctx, e.api, e.r, d, int64(off))
+				e.must("OpenBlobAt", err)
+				got, err := io.ReadAll(rc)
+				if err != nil || !bytes.Equal(got, data[off:]) {
+					e.errorf("from offset %d: %d bytes and %v, want the last %d", off, len(got), err, 5000-off)
+				}
+				e.must("Close", rc.Close())
+			}
+			_, err := scheme.OpenBlobAt(e.ctx, e.api, e.r, d, 5001)
+			e.refused("OpenBlobAt beyond the end", err, errs.ErrRangeInvalid)
+		},
+	}, {
+		name: "list of blobs",
+		rule: "BlobList names every blob and manifest of the repository once, with its size, and nothing of another repository",
+		has:  []Capability{BlobLister},
+		run: func(e *env) {
+			e.refused("BlobList without a repository", e.list(e.r, nil), errs.ErrNotFound)
+			a := e.push(e.r.WithTag("v1"), Image("a"))
+			ix := e.push(e.r.WithTag("v2"), Index([]*Item{a}))
+			e.push(e.other.WithTag("v1"), Image("other"))
+			want := map[digest.Digest]int64{a.Manifest.Digest(): a.Descriptor().Size, ix.Manifest.Digest(): ix.Descriptor().Size}
+			for _, b := range a.Blobs {
+				want[digest.FromBytes(b)] = int64(len(b))
+			}
+			got := map[digest.Digest]int64{}
+			e.must("BlobList", e.list(e.r, func(b blob.Info) error {
+				if _, twice := got[b.Digest]; twice {
+					e.errorf("BlobList names %s twice", b.Digest)
+				}
+				got[b.Digest] = b.Size
+				return nil
+			}))
+			e.same("blobs", got, want)
+		},
+	}, {
+		name: "list of blobs ends",
+		rule: "BlobList ends with the first error of the callback, and returns it",
+		has:  []Capability{BlobLister},
+		run: func(e *env) {
+			e.push(e.r.WithTag("v1"), Image("a"))
+			calls := 0
+			err := e.list(e.r, func(blob.Info) error {
+				calls++
+				return errStop
+			})
+			e.is("BlobList", err, errStop)
+			e.same("callbacks", calls, 1)
+		},
+	}, {
+		name: "list of repositories",
+		rule: "RepoList names every repository below the root in byte order, those after last only; io.EOF from the callback ends it silently, any other error is returned",
+		has:  []Capability{RepoLister},
+		run:  listRepos,
+	},
+}
+
+func listRepos(e *env) {
+	if e.r.Repo == "" {
+		e.begin()
+		e.same("repositories of a single layout", e.repos(e.r, ""), []string{""})
+		return
+	}
+	if names, err := scheme.ListRepos(e.ctx, e.api, e.r); len(names) > 0 || err != nil && !errors.Is(err, errs.ErrNotFound) {
+		e.errorf("an empty root lists %q, error %v; want nothing, or ErrNotFound", names, err)
+	}
+	names := []string{"a", "a-b", "a.b", "a/b", "a/b/c", "a0", "b", "b/c-d", "zz"}
+	for i := range names {
+		e.put(e.r.WithRepo(names[i*4%len(names)]), Blob("repository", 10))
+	}
+	e.same("repositories", e.repos(e.r, ""), names)
+	for _, last := range append(slices.Clone(names), "0", "a/", "a/a", "az", "zzz") {
+		want := []string{}
+		for _, n := range names {
+			if n > last {
+				want = append(want, n)
+			}
+		}
+		e.same("repositories after "+last, e.repos(e.r, last), want)
+	}
+	var lister scheme.RepoLister
+	scheme.As(e.api, e.r, &lister)
+	for _, stop := range []error{io.EOF, errStop} {
+		calls := 0
+		err := lister.RepoList(e.ctx, e.r, "", func(string) error {
+			if calls++; calls == 2 {
+				return stop
+			}
+			return nil
+		})
+		if stop == io.EOF {
+			e.must("RepoList ended by io.EOF", err)
+		} else {
+			e.is("RepoList", err, errStop)
+		}
+		e.same("callbacks", calls, 2)
+	}
+}
+
+// repos lists the repositories after last.
+func (e *env) repos(r ref.Ref, last string) []string {
+	e.t.Helper()
+	var lister scheme.RepoLister
+	if !scheme.As(e.api, r, &lister) {
+		e.fatalf("As finds no RepoLister")
+	}
+	names := []string{}
+	e.must("RepoList", lister.RepoList(e.ctx, r, last, func(name string) error {
+		names = append(names, name)
+		return nil
+	}))
+	return names
+}
+
+// list is BlobList.
+func (e *env) list(r ref.Ref, fn func(blob.Info) error) error {
+	e.t.Helper()
+	var lister scheme.BlobLister
+	if !scheme.As(e.api, r, &lister) {
+		e.fatalf("As finds no BlobLister")
+	}
+	if fn == nil {
+		fn = func(blob.Info) error { return nil }
+	}
+	return lister.BlobList(e.ctx, r, fn)
+}
+
+// open is BlobOpen.
+func (e *env) open(d types.Descriptor) blob.ReaderAt {
+	e.t.Helper()
+	var opener scheme.BlobOpener
+	if !scheme.As(e.api, e.r, &opener) {
+		e.fatalf("As finds no BlobOpener")
+	}
+	ra, err := opener.BlobOpen(e.ctx, e.r, d)
+	e.must("BlobOpen", err)
+	return ra
+}
+
+// rangeOf compares one ReadAt with what io.ReaderAt says about data.
+func (e *env) rangeOf(ra io.ReaderAt, data []byte, off, n int) {
+	e.t.Helper()
+	p := make([]byte, n)
+	got, err := ra.ReadAt(p, int64(off))
+	want := data[min(off, len(data)):min(off+n, len(data))]
+	if got != len(want) || !bytes.Equal(p[:got], want) {
+		e.errorf("ReadAt of %d bytes at %d of %d: got %d bytes, want %d, or they are others", n, off, len(data), got, len(want))
+	}
+	if got < n && err != io.EOF || got == n && err != nil && err != io.EOF {
+		e.errorf("ReadAt of %d bytes at %d of %d: %d bytes and error %v", n, off, len(data), got, err)
+	}
+}
+
+// try finds a capability of api for the repository and uses it in the simplest way.
+func (e *env) try(api scheme.API, c Capability) (found bool, err error) {
+	switch c {
+	case BlobOpener:
+		var o scheme.BlobOpener
+		if !scheme.As(api, e.r, &o) {
+			return false, nil
+		}
+		ra, err := o.BlobOpen(e.ctx, e.r, describe("", Blob("begin", 10)))
+		if err != nil {
+			return true, err
+		}
+		return true, ra.Close()
+	case BlobLister:
+		var l scheme.BlobLister
+		if !scheme.As(api, e.r, &l) {
+			return false, nil
+		}
+		return true, l.BlobList(e.ctx, e.r, func(blob.Info) error { return nil })
+	case RepoLister:
+		var l scheme.RepoLister
+		if !scheme.As(api, e.r, &l) {
+			return false, nil
+		}
+		return true, l.RepoList(e.ctx, e.r, "", func(string) error { return nil })
+	}
+	return false, fmt.Errorf("no such capability: %s", c)
+}

@@ -88,7 +88,7 @@ func Image(name string, opts ...func(*Doc)) *Item {
 	if err != nil {
 		panic(err)
 	}
-	it := &Item{Blobs: [][]byte{config, Blob(name+" layer 1", 1000), Blob(name+" layer 2", 70_000)}}
+	it := &Item{Blobs: [][]byte{config, Blob(name+" layer 1", 1000), Blob(name+" layer 2", 40_000)}}
 	cfg := describe(types.MediaTypeImageConfig, it.Blobs[0])
 	const layer = "application/vnd.oci.image.layer.v1.tar"
 	it.make(Doc{

@@ -3,6 +3,7 @@ package schemetest
 import (
 	"bytes"
 	"fmt"
+	"sync"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -56,17 +57,22 @@ type world struct {
 	blobs     [][]byte
 }
 
-// fill makes the content that may be put, and the part of it that is there at the beginning.
-func (w *world) fill() {
-	w.tags = []string{"v1", "v2", "latest"}
+// modelItems is the content that may be put.
+var modelItems = sync.OnceValue(func() []*Item {
 	a, b := Image("a"), Image("b", Docker)
 	index := Index([]*Item{a, b})
-	w.items = []*Item{
+	return []*Item{
 		a, b, index, Opaque("c"),
 		Image("signature", Subject(a.Descriptor()), ArtifactType("application/x-sig")),
 		Image("sbom", Subject(index.Descriptor()), Annotation("k", "v")),
 		Index([]*Item{index}, Subject(b.Descriptor())),
 	}
+})
+
+// fill chooses what is there at the beginning.
+func (w *world) fill() {
+	w.tags = []string{"v1", "v2", "latest"}
+	w.items = modelItems()
 	for _, it := range w.items {
 		w.blobs = append(w.blobs, it.Blobs...)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -91,8 +92,7 @@ var capabilityCases = []testCase{
 		rule: "BlobOpen of a blob or repository that is not there is ErrNotFound; of a malformed digest ErrInvalid",
 		has:  []Capability{BlobOpener},
 		run: func(e *env) {
-			var opener scheme.BlobOpener
-			scheme.As(e.api, e.r, &opener)
+			opener := find[scheme.BlobOpener](e, e.r)
 			for range 2 {
 				_, err := opener.BlobOpen(e.ctx, e.r, types.Descriptor{Digest: digest.FromString("absent"), Size: 6})
 				e.refused("BlobOpen", err, errs.ErrNotFound)
@@ -189,8 +189,7 @@ func listRepos(e *env) {
 		}
 		e.same("repositories after "+last, e.repos(e.r, last), want)
 	}
-	var lister scheme.RepoLister
-	scheme.As(e.api, e.r, &lister)
+	lister := find[scheme.RepoLister](e, e.r)
 	for _, stop := range []error{io.EOF, errStop} {
 		calls := 0
 		err := lister.RepoList(e.ctx, e.r, "", func(string) error {
@@ -208,13 +207,20 @@ func listRepos(e *env) {
 	}
 }
 
+// find is scheme.As for a capability that is declared; without it the case ends.
+func find[T any](e *env, r ref.Ref) T {
+	e.t.Helper()
+	var c T
+	if !scheme.As(e.api, r, &c) {
+		e.fatalf("As finds no %s", reflect.TypeFor[T]())
+	}
+	return c
+}
+
 // repos lists the repositories after last.
 func (e *env) repos(r ref.Ref, last string) []string {
 	e.t.Helper()
-	var lister scheme.RepoLister
-	if !scheme.As(e.api, r, &lister) {
-		e.fatalf("As finds no RepoLister")
-	}
+	lister := find[scheme.RepoLister](e, r)
 	names := []string{}
 	e.must("RepoList", lister.RepoList(e.ctx, r, last, func(name string) error {
 		names = append(names, name)
@@ -226,24 +232,16 @@ func (e *env) repos(r ref.Ref, last string) []string {
 // list is BlobList.
 func (e *env) list(r ref.Ref, fn func(blob.Info) error) error {
 	e.t.Helper()
-	var lister scheme.BlobLister
-	if !scheme.As(e.api, r, &lister) {
-		e.fatalf("As finds no BlobLister")
-	}
 	if fn == nil {
 		fn = func(blob.Info) error { return nil }
 	}
-	return lister.BlobList(e.ctx, r, fn)
+	return find[scheme.BlobLister](e, r).BlobList(e.ctx, r, fn)
 }
 
 // open is BlobOpen.
 func (e *env) open(d types.Descriptor) blob.ReaderAt {
 	e.t.Helper()
-	var opener scheme.BlobOpener
-	if !scheme.As(e.api, e.r, &opener) {
-		e.fatalf("As finds no BlobOpener")
-	}
-	ra, err := opener.BlobOpen(e.ctx, e.r, d)
+	ra, err := find[scheme.BlobOpener](e, e.r).BlobOpen(e.ctx, e.r, d)
 	e.must("BlobOpen", err)
 	return ra
 }

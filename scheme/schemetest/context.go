@@ -68,12 +68,8 @@ var contextCases = []testCase{
 			e.push(e.r.WithTag("v1"), Image("listed"))
 			ctx, cancel := context.WithCancel(e.ctx)
 			defer cancel()
-			var lister scheme.BlobLister
-			if !scheme.As(e.api, e.r, &lister) {
-				e.fatalf("As finds no BlobLister")
-			}
 			calls := 0
-			err := lister.BlobList(ctx, e.r, func(blob.Info) error {
+			err := find[scheme.BlobLister](e, e.r).BlobList(ctx, e.r, func(blob.Info) error {
 				calls++
 				cancel()
 				return nil

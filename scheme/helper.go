@@ -18,6 +18,9 @@ func OpenBlobAt(ctx context.Context, api API, r ref.Ref, d types.Descriptor, off
 	if offset == 0 {
 		return api.BlobGet(ctx, r, d)
 	}
+	if offset < 0 {
+		return nil, &errs.Error{Op: "blob open", Ref: r.Place().String(), Digest: d.Digest, Err: errs.ErrRangeInvalid}
+	}
 	var opener BlobOpener
 	if As(api, r, &opener) {
 		ra, err := opener.BlobOpen(ctx, r, d)

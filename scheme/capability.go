@@ -6,6 +6,8 @@ import (
 	"os"
 	"reflect"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/blob"
 	"github.com/ocisync/ocisync/types/ref"
@@ -40,6 +42,14 @@ type RepoLister interface {
 	// that order, until fn returns an error, which it then returns; io.EOF ends the list without being returned. A
 	// root that is itself a single layout lists one repository, "". Errors: ErrNotFound, ErrUnsupported.
 	RepoList(ctx context.Context, r ref.Ref, last string, fn func(repo string) error) error
+}
+
+// BlobFinder finds blobs in all repositories of a root at once: for mounts that name no source.
+type BlobFinder interface {
+	// BlobFind calls fn with the names of repositories below r's root that hold blob d, in no particular order and
+	// not necessarily all, until fn returns an error, which it then returns; io.EOF ends the search without being
+	// returned. fn may use the API. It is no error that no repository has the blob, or that there is none.
+	BlobFind(ctx context.Context, r ref.Ref, d digest.Digest, fn func(repo string) error) error
 }
 
 // Throttler says how much may run at once. Places do not limit themselves; who schedules work takes slots for it, all

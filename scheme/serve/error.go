@@ -1,0 +1,88 @@
+package serve
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"syscall"
+
+	"github.com/ocisync/ocisync/internal/ocihttp"
+	"github.com/ocisync/ocisync/types/errs"
+)
+
+// maxDrain is how much of a refused body is read, in bytes: a connection that is closed with unread data is reset,
+// and the reset may overtake the answer.
+const maxDrain = 4 << 20
+
+// statusError is a failure with a status of its own.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e *statusError) Error() string { return e.err.Error() }
+func (e *statusError) Unwrap() error { return e.err }
+
+// fail answers with an error, or cuts the connection when the answer has begun: the client must not take what it has
+// for the whole.
+func (s *Server) fail(x *exchange, err error) {
+	err = s.refine(x, err)
+	status, raw := ocihttp.WriteError(err)
+	var se *statusError
+	if errors.As(err, &se) {
+		status = se.status
+	}
+	level := slog.LevelDebug
+	if status >= http.StatusInternalServerError && x.r.Context().Err() == nil {
+		level = slog.LevelError
+	}
+	s.log.Log(x.r.Context(), level, "request failed", "method", x.r.Method, "path", x.r.URL.Path, "status", status, "error", err)
+	if x.begun {
+		panic(http.ErrAbortHandler)
+	}
+	for _, h := range []string{"ETag", ocihttp.HeaderContentDigest, "Cache-Control"} { // of what did not come about
+		x.w.Header().Del(h)
+	}
+	var m *ocihttp.MethodError
+	switch {
+	case errors.As(err, &m):
+		x.header("Allow", strings.Join(m.Allow, ", "))
+	case errors.Is(err, errs.ErrReadOnly):
+		x.header("Allow", "GET, HEAD")
+	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
+		var e *errs.Error
+		if errors.As(err, &e) && e.RetryAfter > 0 {
+			x.header("Retry-After", ocihttp.FormatRetryAfter(e.RetryAfter))
+		}
+	}
+	x.drain()
+	// The answer to a failed request is lost with its connection; nothing is left to do about it.
+	_ = x.send(status, "application/json", raw)
+}
+
+// refine says what an error of a place means for this request.
+func (s *Server) refine(x *exchange, err error) error {
+	known, _ := ocihttp.WriteError(err)
+	switch {
+	case x.body.err != nil && known >= http.StatusInternalServerError && !errors.Is(err, errs.ErrNoSpace):
+		return fmt.Errorf("%w: %w", ocihttp.Public(fmt.Errorf("%w: the body could not be read", errs.ErrUploadInvalid)), err)
+	case x.req != nil && errors.Is(err, errs.ErrNotFound) && errs.Code(err) == "":
+		return fmt.Errorf("%w: %w", routes[x.req.Kind].absent, err)
+	case errors.Is(err, syscall.ENOSPC) && !errors.Is(err, errs.ErrNoSpace):
+		return fmt.Errorf("%w: %w", errs.ErrNoSpace, err)
+	}
+	return err
+}
+
+// drain reads a bounded part of a body that was refused. A client that waits for "100 Continue" has sent none.
+func (x *exchange) drain() {
+	if x.r.Header.Get("Expect") != "" || x.body.err != nil || x.r.ContentLength == 0 {
+		return
+	}
+	if _, err := io.CopyN(io.Discard, x.body, maxDrain); err != nil && !errors.Is(err, io.EOF) {
+		x.header("Connection", "close")
+	}
+}

@@ -1,0 +1,149 @@
+package serve
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/ocisync/ocisync/internal/ocihttp"
+	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/manifest"
+	"github.com/ocisync/ocisync/types/ref"
+)
+
+// maxTags bounds the tags of one put. The specification asks for ten.
+const maxTags = 500
+
+// at is the manifest that the request is about.
+func (x *exchange) at() ref.Ref {
+	if x.req.Digest != "" {
+		return x.ref.WithDigest(x.req.Digest)
+	}
+	return x.ref.WithTag(x.req.Tag)
+}
+
+// manifestGet answers with the exact bytes of a manifest.
+func (s *Server) manifestGet(x *exchange) error {
+	m, err := s.api.ManifestGet(x.r.Context(), x.at())
+	if err != nil {
+		return err
+	}
+	d := m.Descriptor()
+	x.content(d)
+	if x.notModified(d) {
+		return x.done(http.StatusNotModified)
+	}
+	return x.send(http.StatusOK, d.MediaType, m.Raw())
+}
+
+// manifestHead answers HEAD of a manifest, without reading it.
+func (s *Server) manifestHead(x *exchange) error {
+	d, err := s.api.ManifestHead(x.r.Context(), x.at())
+	if err != nil {
+		return err
+	}
+	x.content(d)
+	if x.notModified(d) {
+		return x.done(http.StatusNotModified)
+	}
+	x.start(http.StatusOK, d.Size)
+	return nil
+}
+
+// manifestPut stores a manifest under its digest, and under the tags of path and query.
+func (s *Server) manifestPut(x *exchange) error {
+	if len(x.req.Tags) > maxTags {
+		return &statusError{status: http.StatusRequestURITooLong, err: ocihttp.Public(fmt.Errorf("%w: %d tags, more than %d", errs.ErrInvalid, len(x.req.Tags), maxTags))}
+	}
+	raw, err := x.readManifest()
+	if err != nil {
+		return err
+	}
+	m, err := parseManifest(raw, x.r.Header.Get("Content-Type"), x.req)
+	if err != nil {
+		return ocihttp.Public(err)
+	}
+	view, err := m.View()
+	if err != nil {
+		return ocihttp.Public(err)
+	}
+	opts := []scheme.ManifestPutOption{scheme.WithTags(x.req.Tags...)}
+	if s.sparse {
+		opts = append(opts, scheme.WithSparse())
+	}
+	res, err := s.api.ManifestPut(x.r.Context(), x.at(), m, opts...)
+	if err != nil {
+		return err
+	}
+	x.location(ocihttp.Request{Kind: ocihttp.ManifestGet, Repo: x.req.Repo, Digest: m.Digest()})
+	x.header(ocihttp.HeaderContentDigest, string(m.Digest()))
+	if view.Subject != nil && res.SubjectDone {
+		x.header(ocihttp.HeaderSubject, string(view.Subject.Digest))
+	}
+	if len(x.req.Tags) > 0 {
+		for _, t := range res.Tags {
+			x.w.Header().Add(ocihttp.HeaderTag, t)
+		}
+	}
+	return x.done(http.StatusCreated)
+}
+
+// readManifest reads the body, which may come without a length, up to the limit.
+func (x *exchange) readManifest() ([]byte, error) {
+	tooLarge := ocihttp.Public(fmt.Errorf("%w: a manifest may have %d bytes", errs.ErrSizeInvalid, types.MaxManifestSize))
+	if x.r.ContentLength > types.MaxManifestSize {
+		return nil, tooLarge
+	}
+	raw, err := io.ReadAll(io.LimitReader(x.body, types.MaxManifestSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) > types.MaxManifestSize {
+		return nil, tooLarge
+	}
+	return raw, nil
+}
+
+// parseManifest makes a manifest of what was sent. Content-Type and the document's own type must agree: who reads the
+// one would otherwise see something else than who reads the other (CVE-2021-41190).
+func parseManifest(raw []byte, contentType string, req *ocihttp.Request) (*manifest.Manifest, error) {
+	opts := []manifest.Option{manifest.WithDigest(req.Digest)}
+	if contentType != "" {
+		opts = append(opts, manifest.WithMediaType(contentType))
+	}
+	m, err := manifest.New(raw, opts...)
+	if err != nil {
+		return nil, err
+	}
+	if m.MediaType() == "" {
+		return nil, fmt.Errorf("%w: neither Content-Type nor the document says its type", errs.ErrManifestInvalid)
+	}
+	var doc struct {
+		MediaType string `json:"mediaType"`
+	}
+	if err := json.Unmarshal(raw, &doc); err == nil && doc.MediaType != "" && types.CleanMediaType(doc.MediaType) != m.MediaType() {
+		return nil, fmt.Errorf("%w: Content-Type is %.100q, the document says %.100q", errs.ErrManifestInvalid, m.MediaType(), doc.MediaType)
+	}
+	return m, nil
+}
+
+// manifestDelete removes a tag, or by digest a manifest with all its tags.
+func (s *Server) manifestDelete(x *exchange) error {
+	var err error
+	if x.req.Digest != "" {
+		err = s.api.ManifestDelete(x.r.Context(), x.at())
+	} else {
+		err = s.api.TagDelete(x.r.Context(), x.at())
+	}
+	if err != nil {
+		return err
+	}
+	return x.done(http.StatusAccepted)
+}
+
+// absent reports whether err says that there is no such thing, rather than that asking failed.
+func absent(err error) bool { return errors.Is(err, errs.ErrNotFound) }

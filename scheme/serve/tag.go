@@ -1,0 +1,42 @@
+package serve
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/ocisync/ocisync/internal/ocihttp"
+	"github.com/ocisync/ocisync/scheme"
+)
+
+// tagList answers with a page of tags.
+func (s *Server) tagList(x *exchange) error {
+	opts := []scheme.TagListOption{scheme.WithTagLast(x.req.Last)}
+	if x.req.N != nil {
+		opts = append(opts, scheme.WithTagLimit(*x.req.N))
+	}
+	list, err := s.api.TagList(x.r.Context(), x.ref, opts...)
+	if err != nil {
+		return err
+	}
+	if n := len(list.Tags); list.More && n > 0 {
+		x.next(list.Tags[n-1])
+	}
+	if list.Tags == nil {
+		list.Tags = []string{} // never null
+	}
+	raw, err := json.Marshal(struct {
+		Name string   `json:"name"`
+		Tags []string `json:"tags"`
+	}{x.req.Repo, list.Tags})
+	if err != nil {
+		return err
+	}
+	return x.send(http.StatusOK, "application/json", raw)
+}
+
+// next links to the page after last, of the same length.
+func (x *exchange) next(last string) {
+	page := *x.req
+	page.Last = last
+	x.header("Link", ocihttp.FormatNext(&page))
+}

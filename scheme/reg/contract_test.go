@@ -1,6 +1,7 @@
 package reg
 
 import (
+	"context"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -25,16 +26,13 @@ func TestContract(t *testing.T) {
 				t.Fatal(err)
 			}
 			web := httptest.NewServer(srv)
-			api := newTest()
 			t.Cleanup(func() {
-				if err := api.Close(); err != nil {
-					t.Error(err)
-				}
 				web.Close()
-				if err := srv.Shutdown(t.Context()); err != nil && t.Context().Err() == nil {
+				if err := srv.Shutdown(context.WithoutCancel(t.Context())); err != nil {
 					t.Error(err)
 				}
 			})
+			api := newTest(t) // closed before the server, which waits for its connections
 			return api, ref.Ref{Scheme: ref.SchemeReg, Root: strings.TrimPrefix(web.URL, "http://"), Repo: "group/repo"}
 		},
 		// A put over HTTP cannot say that an index is sparse on purpose, and the referrers API has no way to say that

@@ -20,6 +20,7 @@ type VerifyReader struct {
 	n    int64
 	err  error
 	seen func(n int)
+	end  func(error) error
 }
 
 // NewReader returns a Reader of what rc holds, which must be what desc says. The digest is required; an unknown size
@@ -33,6 +34,10 @@ func NewReader(rc io.ReadCloser, desc types.Descriptor) (*VerifyReader, error) {
 
 // Observe makes r call seen with the number of bytes of every read, for progress. It must be called before reading.
 func (r *VerifyReader) Observe(seen func(n int)) { r.seen = seen }
+
+// OnEnd makes r call end once with the verdict: nil when all bytes were read and are right, else what is wrong with them
+// or the error of the stream. What end returns for an error takes its place. It must be called before reading.
+func (r *VerifyReader) OnEnd(end func(error) error) { r.end = end }
 
 // Descriptor says what is being read.
 func (r *VerifyReader) Descriptor() types.Descriptor { return r.desc }
@@ -50,15 +55,31 @@ func (r *VerifyReader) Read(p []byte) (int, error) {
 			r.seen(n)
 		}
 		if types.SizeKnown(r.desc) && r.n > r.desc.Size {
-			r.err = fmt.Errorf("%w: blob %s has more than %d bytes", errs.ErrSizeMismatch, r.desc.Digest, r.desc.Size)
+			r.err = r.ended(fmt.Errorf("%w: blob %s has more than %d bytes", errs.ErrSizeMismatch, r.desc.Digest, r.desc.Size))
 			return 0, r.err
 		}
 	}
 	if err == io.EOF {
 		err = r.verdict()
 	}
+	if err != nil {
+		err = r.ended(err)
+	}
 	r.err = err
 	return n, err
+}
+
+// ended tells whoever wants to know how reading ended.
+func (r *VerifyReader) ended(err error) error {
+	switch {
+	case r.end == nil:
+		return err
+	case err == io.EOF:
+		r.end(nil)
+		return err
+	default:
+		return r.end(err)
+	}
 }
 
 // verdict is io.EOF if everything that was read is the blob, else what is wrong.

@@ -1,0 +1,283 @@
+package ocidir
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/blob"
+	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/ref"
+)
+
+// blobFile is the open file of a blob. Its layout is in use until end is called; the file is open until it is closed.
+type blobFile struct {
+	l    *layout
+	f    *os.File
+	id   fileID
+	name string
+	end  func()
+}
+
+// openBlob opens the file of the blob d.
+func (o *OCIDir) openBlob(ctx context.Context, op string, r ref.Ref, d digest.Digest) (*blobFile, error) {
+	name, err := blobPath(d)
+	if err != nil {
+		return nil, fail(op, r, "", err)
+	}
+	l, end, err := o.begin(ctx, op, r)
+	if err != nil {
+		return nil, err
+	}
+	f, id, err := l.vol.openFile(name)
+	if err != nil {
+		end()
+		return nil, failBlob(op, r, d, err)
+	}
+	return &blobFile{l: l, f: f, id: id, name: name, end: end}, nil
+}
+
+// failBlob is failRead for a blob's file.
+func failBlob(op string, r ref.Ref, d digest.Digest, err error) error {
+	if absent(err) {
+		return fail(op, r, d, errs.ErrBlobUnknown)
+	}
+	return failRead(op, r, d, err)
+}
+
+// BlobGet implements scheme.API. Random access, and the file, are BlobOpen's.
+func (o *OCIDir) BlobGet(ctx context.Context, r ref.Ref, d types.Descriptor, _ ...scheme.BlobGetOption) (blob.Reader, error) {
+	const op = "blob get"
+	b, err := o.openBlob(ctx, op, r, d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	defer b.end()
+	desc := types.Descriptor{MediaType: mediaTypeOr(d.MediaType), Digest: d.Digest, Size: b.id.size}
+	if types.SizeKnown(d) {
+		desc.Size = d.Size
+	}
+	v, err := blob.NewReader(&ctxFile{File: b.f, ctx: ctx}, desc)
+	if err != nil {
+		return nil, errors.Join(fail(op, r, d.Digest, err), b.f.Close())
+	}
+	v.OnEnd(func(err error) error {
+		if err == nil {
+			if after, ierr := identify(b.f); ierr == nil && after.sameBytes(b.id) {
+				b.l.mem.setVerified(after, d.Digest)
+			}
+			return nil
+		}
+		e := &errs.Error{Op: op, Ref: r.String(), Digest: d.Digest, Err: err, Message: "read from " + b.l.file(b.name)}
+		if errors.Is(err, errs.ErrDigestMismatch) {
+			e.Hint = healHint
+		}
+		return e
+	})
+	return v, nil
+}
+
+const healHint = "copy the image to this layout again: a put replaces damaged blobs"
+
+func mediaTypeOr(mt string) string {
+	if mt == "" {
+		return types.MediaTypeOctetStream
+	}
+	return mt
+}
+
+// ctxFile ends reading when the context does.
+type ctxFile struct {
+	*os.File
+	ctx context.Context
+}
+
+func (f *ctxFile) Read(p []byte) (int, error) {
+	if err := f.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return f.File.Read(p)
+}
+
+// BlobOpen implements scheme.BlobOpener. The first time that this process opens a file, it hashes it.
+func (o *OCIDir) BlobOpen(ctx context.Context, r ref.Ref, d types.Descriptor) (blob.ReaderAt, error) {
+	const op = "blob open"
+	b, err := o.openBlob(ctx, op, r, d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	defer b.end()
+	if err := b.verify(ctx, d.Digest); err != nil {
+		return nil, errors.Join(fail(op, r, d.Digest, err), b.f.Close())
+	}
+	return &readerAt{f: b.f, ctx: ctx, size: b.id.size}, nil
+}
+
+// readerAt is random access to a file that was verified.
+type readerAt struct {
+	f    *os.File
+	ctx  context.Context
+	size int64
+}
+
+func (b *readerAt) ReadAt(p []byte, off int64) (int, error) {
+	if err := b.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return b.f.ReadAt(p, off)
+}
+
+func (b *readerAt) Close() error           { return b.f.Close() }
+func (b *readerAt) Size() int64            { return b.size }
+func (b *readerAt) File() (*os.File, bool) { return b.f, true }
+
+// BlobHead implements scheme.API.
+func (o *OCIDir) BlobHead(ctx context.Context, r ref.Ref, d types.Descriptor, _ ...scheme.BlobHeadOption) (types.Descriptor, error) {
+	const op = "blob head"
+	name, err := blobPath(d.Digest)
+	if err != nil {
+		return types.Descriptor{}, fail(op, r, "", err)
+	}
+	l, end, err := o.begin(ctx, op, r)
+	if err != nil {
+		return types.Descriptor{}, err
+	}
+	defer end()
+	id, err := l.vol.stat(name)
+	if err != nil {
+		return types.Descriptor{}, failBlob(op, r, d.Digest, err)
+	}
+	return types.Descriptor{MediaType: mediaTypeOr(d.MediaType), Digest: d.Digest, Size: id.size}, nil
+}
+
+// BlobPut implements scheme.API.
+func (o *OCIDir) BlobPut(ctx context.Context, r ref.Ref, d types.Descriptor, rdr io.Reader, opts ...scheme.BlobPutOption) (types.Descriptor, error) {
+	const op = "blob put"
+	opt := scheme.Collect(opts)
+	if d.Digest != "" {
+		if err := types.ValidDigest(d.Digest); err != nil {
+			return types.Descriptor{}, fail(op, r, "", err)
+		}
+	}
+	l, end, err := o.beginWrite(ctx, op, r)
+	if err != nil {
+		return types.Descriptor{}, err
+	}
+	defer end()
+	if d.Digest != "" {
+		size, there, err := l.hit(ctx, d, opt.DeferredSync)
+		if err != nil {
+			return types.Descriptor{}, failWrite(op, r, d.Digest, err)
+		}
+		if !there {
+			size, there = o.mountAny(ctx, l, opt, r, d)
+		}
+		if there {
+			return types.Descriptor{MediaType: mediaTypeOr(d.MediaType), Digest: d.Digest, Size: size}, nil
+		}
+	}
+	got, _, err := l.store(ctx, d, rdr, opt.DeferredSync)
+	if err != nil {
+		return types.Descriptor{}, failWrite(op, r, d.Digest, err)
+	}
+	return got, nil
+}
+
+// hit reports whether the blob is there already, and makes it as durable as a put would.
+func (l *layout) hit(ctx context.Context, d types.Descriptor, deferred bool) (size int64, there bool, err error) {
+	file, there, err := l.have(ctx, d)
+	if err != nil || !there {
+		return 0, false, err
+	}
+	if err := l.settle(ctx); err != nil {
+		return 0, false, err
+	}
+	if !deferred {
+		err = l.durable(ctx, file)
+	}
+	return file.id.size, err == nil, err
+}
+
+// putBytes stores data, which has the digest.
+func (l *layout) putBytes(ctx context.Context, d types.Descriptor, data []byte) (namedFile, error) {
+	file, there, err := l.have(ctx, d)
+	if err != nil || there {
+		return file, err
+	}
+	_, file, err = l.store(ctx, d, bytes.NewReader(data), true)
+	return file, err
+}
+
+// BlobDelete implements scheme.API.
+func (o *OCIDir) BlobDelete(ctx context.Context, r ref.Ref, d types.Descriptor, _ ...scheme.BlobDeleteOption) error {
+	const op = "blob delete"
+	name, err := blobPath(d.Digest)
+	if err != nil {
+		return fail(op, r, "", err)
+	}
+	l, end, err := o.begin(ctx, op, r)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if _, err := l.vol.root.Lstat(name); err != nil {
+		return failBlob(op, r, d.Digest, err)
+	}
+	if err := l.vol.remove(name); err != nil {
+		return failWrite(op, r, d.Digest, err)
+	}
+	if l.o.durability == None {
+		return nil
+	}
+	if err := l.dirs.do(ctx, path.Dir(name)); err != nil {
+		return failWrite(op, r, d.Digest, err)
+	}
+	return nil
+}
+
+// BlobList implements scheme.BlobLister. Files in blobs that are no blob's are left out.
+func (o *OCIDir) BlobList(ctx context.Context, r ref.Ref, fn func(blob.Info) error) error {
+	const op = "blob list"
+	l, end, err := o.begin(ctx, op, r)
+	if err != nil {
+		return err
+	}
+	defer end()
+	for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
+		entries, err := fs.ReadDir(l.vol.root.FS(), join(blobsDir, alg.String()))
+		if absent(err) {
+			continue
+		}
+		if err != nil {
+			return failRead(op, r, "", err)
+		}
+		for _, e := range entries {
+			if err := ctx.Err(); err != nil {
+				return fail(op, r, "", err)
+			}
+			d := digest.NewDigestFromEncoded(alg, e.Name())
+			if types.ValidDigest(d) != nil {
+				continue
+			}
+			fi, err := e.Info()
+			if absent(err) || err == nil && !fi.Mode().IsRegular() {
+				continue // deleted meanwhile
+			}
+			if err != nil {
+				return failRead(op, r, d, err)
+			}
+			if err := fn(blob.Info{Digest: d, Size: fi.Size(), Updated: fi.ModTime()}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

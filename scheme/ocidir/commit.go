@@ -1,0 +1,199 @@
+package ocidir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ocisync/ocisync/types/errs"
+)
+
+// change is what one caller wants of the index. apply changes the draft, under the file lock; an error of its refuses
+// this change and leaves the others, so it must check before it changes anything. It returns the files that must be
+// durable before the index says so. after runs once the new index is in place, still under the lock.
+type change struct {
+	apply func(ctx context.Context, d *draft) ([]namedFile, error)
+	after func() error
+}
+
+// runCommits is one group commit: all changes that wait by the time the lock is there become one new file.
+func (l *layout) runCommits(take func() []*call[*change]) {
+	var calls []*call[*change]
+	var err error
+	for range 10 {
+		var lock *fileLock
+		if lock, err = l.vol.lock(); err != nil {
+			break
+		}
+		calls = append(calls, take()...)
+		if len(calls) > 0 {
+			err = l.commit(lock, calls)
+		}
+		lock.unlock()
+		if !errors.Is(err, errLockLost) {
+			break
+		}
+	}
+	if err != nil {
+		calls = append(calls, take()...)
+	}
+	for _, c := range calls {
+		if c.err == nil {
+			c.err = err
+		}
+		c.finish(c.err)
+	}
+	time.Sleep(fairness)
+}
+
+// errLockLost: the lock file was deleted while it was locked, so that another process may have the lock, too.
+var errLockLost = errors.New("the lock file was deleted while it was locked")
+
+// errChanged: somebody who takes no lock replaced the index while we were making the next one.
+var errChanged = errors.New("index.json was changed by a program that takes no lock")
+
+// commit applies calls to the index as it is now, and writes it. A change that is refused has its error in its call; an
+// error that is returned is everybody's.
+func (l *layout) commit(lock *fileLock, calls []*call[*change]) error {
+	ctx := context.Background() // from here on it takes as long as the disk does
+	l.loading <- struct{}{}
+	defer func() { <-l.loading }()
+	if err := l.establish(); err != nil {
+		return err
+	}
+	for range 10 {
+		for _, c := range calls {
+			c.err = nil
+		}
+		err := l.try(ctx, lock, calls)
+		if err == nil {
+			return l.finish(calls)
+		}
+		if !errors.Is(err, errChanged) {
+			return err
+		}
+	}
+	return &errs.Error{Op: "commit", Ref: l.file(indexName), Err: errs.ErrUnavailable, Message: errChanged.Error()}
+}
+
+// try makes one attempt.
+func (l *layout) try(ctx context.Context, lock *fileLock, calls []*call[*change]) error {
+	base, err := l.load(ctx)
+	if err != nil {
+		return err
+	}
+	d := &draft{base: base.ix}
+	var needed []namedFile
+	for _, c := range calls {
+		if c.arg.apply == nil {
+			continue
+		}
+		files, err := c.arg.apply(ctx, d)
+		if err != nil {
+			c.err = err
+			continue
+		}
+		needed = append(needed, files...)
+	}
+	if err := l.syncNamed(needed); err != nil {
+		return err
+	}
+	if d.next == nil {
+		return l.syncIndex(base)
+	}
+	return l.install(lock, base, d.next.encode())
+}
+
+// finish runs what is to be done after the commit.
+func (l *layout) finish(calls []*call[*change]) error {
+	for _, c := range calls {
+		if c.err == nil && c.arg.after != nil {
+			c.err = c.arg.after()
+		}
+	}
+	return nil
+}
+
+// syncIndex makes an index durable that says already what was asked for: another tool may have written it.
+func (l *layout) syncIndex(base *cached) error {
+	if l.o.durability == None || base.f == nil || l.mem.isDurable(base.id) {
+		return nil
+	}
+	if err := l.vol.syncName(indexName); err != nil {
+		return err
+	}
+	if err := l.vol.syncDir("."); err != nil {
+		return err
+	}
+	l.mem.setDurable(base.id)
+	return nil
+}
+
+// install puts the next index in the place of base. When it fails base is what everybody still sees.
+func (l *layout) install(lock *fileLock, base *cached, next *index) error {
+	t, err := l.writeIndex(next.raw)
+	if err != nil {
+		return err
+	}
+	keep := false
+	defer func() {
+		if !keep {
+			t.discard()
+		}
+	}()
+	if ours, err := lock.valid(); err != nil || !ours {
+		return errors.Join(err, errLockLost)
+	}
+	if id, err := l.vol.stat(indexName); err != nil || id != base.id {
+		return errors.Join(err, errChanged)
+	}
+	if err := t.rename(indexName); err != nil {
+		return err
+	}
+	if l.o.durability == Full {
+		if err := l.vol.syncDir("."); err != nil {
+			return l.rollBack(base, err)
+		}
+	}
+	id, err := identify(t.f)
+	if err != nil {
+		return err
+	}
+	if l.o.durability == Full {
+		l.mem.setDurable(id)
+	}
+	keep = true
+	return l.setCache(&cached{ix: next, f: t.f, id: id, read: time.Now()})
+}
+
+// writeIndex makes a file of raw that only lacks its name.
+func (l *layout) writeIndex(raw []byte) (*temp, error) {
+	t, err := l.vol.newTemp()
+	if err != nil {
+		return nil, l.vol.full(err, int64(len(raw)))
+	}
+	_, err = t.Write(raw)
+	if err == nil && l.o.durability == Full {
+		err = l.vol.sync(t.f, t.name)
+	}
+	if err != nil {
+		t.discard()
+		return nil, l.vol.full(err, int64(len(raw)))
+	}
+	return t, nil
+}
+
+// rollBack brings the former index back after the disk refused to make the new one durable: what failed must not be
+// seen. If that fails, too, the error says that it is.
+func (l *layout) rollBack(base *cached, cause error) error {
+	t, err := l.writeIndex(base.ix.raw)
+	if err == nil {
+		defer t.discard()
+		err = t.rename(indexName)
+	}
+	if err != nil {
+		return fmt.Errorf("%w; the change is visible all the same, and may not outlive a power loss: %w", cause, err)
+	}
+	return cause
+}

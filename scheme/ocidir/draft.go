@@ -1,0 +1,210 @@
+package ocidir
+
+import (
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ocisync/ocisync/types"
+)
+
+// draft is the index that a commit is going to write. Changes are made to a copy, once there is one to make; nobody
+// sees it before the file is in place.
+type draft struct {
+	base, next *index
+}
+
+// now is the index as the changes made so far leave it.
+func (d *draft) now() *index {
+	if d.next != nil {
+		return d.next
+	}
+	return d.base
+}
+
+func (d *draft) edit() *index {
+	if d.next == nil {
+		d.next = d.base.clone()
+	}
+	return d.next
+}
+
+// setTag makes tag point to desc. What it pointed to stays, as an untagged entry if it has no other, so that it can
+// still be read by its digest.
+func (d *draft) setTag(tag string, desc types.Descriptor) error {
+	ix := d.now()
+	old, there := ix.tags[tag]
+	if there && old.n == 1 && old.e.same(desc) {
+		return nil
+	}
+	image := ""
+	if there {
+		image = old.e.image // containerd's name belongs to the tag: it moves along
+	}
+	e, err := newEntry(desc, tag, image)
+	if err != nil {
+		return err
+	}
+	ix = d.edit()
+	d.dropBare(desc.Digest)
+	switch {
+	case !there:
+		ix.entries = append(ix.entries, e)
+		ix.hold(e)
+	case old.n == 1:
+		return d.replace(old.e, e)
+	default: // the last one takes the new content's place; the others just lose the name
+		for _, o := range d.withTag(tag) {
+			if o != old.e {
+				if err := d.untag(o); err != nil {
+					return err
+				}
+			}
+		}
+		return d.replace(old.e, e)
+	}
+	return nil
+}
+
+// addUntagged lists desc without a tag, unless it is listed.
+func (d *draft) addUntagged(desc types.Descriptor) error {
+	if h, ok := d.now().digests[desc.Digest]; ok && h.e.mediaType == desc.MediaType {
+		return nil
+	}
+	e, err := newEntry(desc, "", "")
+	if err != nil {
+		return err
+	}
+	ix := d.edit()
+	d.dropBare(desc.Digest)
+	ix.entries = append(ix.entries, e)
+	ix.hold(e)
+	return nil
+}
+
+// removeTag takes the name from every entry that lookup finds under tag, and reports whether there was one.
+func (d *draft) removeTag(tag string) (bool, error) {
+	e := d.now().lookup(tag)
+	if e == nil {
+		return false, nil
+	}
+	d.edit()
+	name := e.name
+	for _, o := range slices.Clone(d.next.entries) {
+		// An alias goes whatever full names stand for it: they all name this digest.
+		t, exact := o.tag()
+		if o.name == name || !exact && t == tag && o.digest == e.digest {
+			if err := d.untag(o); err != nil {
+				return true, err
+			}
+		}
+	}
+	d.next.finish()
+	return true, nil
+}
+
+// removeDigest removes every entry of a digest, and reports whether there was one.
+func (d *draft) removeDigest(dig digest.Digest) bool {
+	if _, ok := d.now().digests[dig]; !ok {
+		return false
+	}
+	d.edit()
+	d.next.entries = slices.DeleteFunc(d.next.entries, func(e *entry) bool { return e.digest == dig })
+	d.next.named = 0
+	d.next.link()
+	return true
+}
+
+// same reports whether e already says what desc does.
+func (e *entry) same(desc types.Descriptor) bool {
+	return e.digest == desc.Digest && e.mediaType == desc.MediaType && e.size == desc.Size
+}
+
+// withTag returns all entries of an exact tag.
+func (d *draft) withTag(tag string) []*entry {
+	var all []*entry
+	for _, e := range d.next.entries {
+		if e.name == tag && e.digest != "" {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// replace puts e in the place of old, and what old listed at the end if nothing else lists it.
+func (d *draft) replace(old, e *entry) error {
+	ix := d.next
+	ix.entries[slices.Index(ix.entries, old)] = e
+	d.release(old)
+	ix.hold(e)
+	if _, listed := ix.digests[old.digest]; listed {
+		return nil
+	}
+	rest, err := old.untagged()
+	if err != nil {
+		return err
+	}
+	ix.entries = append(ix.entries, rest)
+	ix.hold(rest)
+	return nil
+}
+
+// untag takes the name from e, and e away if its digest is listed elsewhere.
+func (d *draft) untag(e *entry) error {
+	ix := d.next
+	i := slices.Index(ix.entries, e)
+	d.release(e)
+	if _, listed := ix.digests[e.digest]; listed {
+		ix.entries = slices.Delete(ix.entries, i, i+1)
+		return nil
+	}
+	rest, err := e.untagged()
+	if err != nil {
+		return err
+	}
+	ix.entries[i] = rest
+	ix.hold(rest)
+	return nil
+}
+
+// dropBare removes the untagged entry of a digest that is about to get a better one.
+func (d *draft) dropBare(dig digest.Digest) {
+	ix := d.next
+	for ix.digests[dig].bare > 0 {
+		i := slices.IndexFunc(ix.entries, func(e *entry) bool { return e.bare && e.digest == dig })
+		d.release(ix.entries[i])
+		ix.entries = slices.Delete(ix.entries, i, i+1)
+	}
+}
+
+// release takes an entry that is no longer in entries, or about to leave, out of the maps.
+func (d *draft) release(e *entry) {
+	ix := d.next
+	last := func(match func(*entry) bool) *entry {
+		for _, o := range slices.Backward(ix.entries) {
+			if o != e && match(o) {
+				return o
+			}
+		}
+		return nil
+	}
+	h := ix.digests[e.digest]
+	if e.bare {
+		h.bare--
+	}
+	if h.n <= 1 {
+		delete(ix.digests, e.digest)
+	} else {
+		ix.digests[e.digest] = h.with(last(func(o *entry) bool { return o.digest == e.digest }), -1)
+	}
+	tag, exact := e.tag()
+	switch h := ix.tags[tag]; {
+	case tag == "":
+	case !exact:
+		ix.named--
+	case h.n <= 1:
+		delete(ix.tags, tag)
+	default:
+		ix.tags[tag] = h.with(last(func(o *entry) bool { return o.name == tag && o.digest != "" }), -1)
+	}
+}

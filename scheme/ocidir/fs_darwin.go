@@ -1,0 +1,17 @@
+package ocidir
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// canSyncFS: sync(2) of macOS does not wait. Sync of a file is F_FULLFSYNC.
+const canSyncFS = false
+
+func syncFS(*os.File) error { return errors.ErrUnsupported }
+
+// cloneFile: clonefile(2) makes a new file, and does not fill one that is locked already; a copy does.
+func cloneFile(_, _ *os.File) error { return errors.ErrUnsupported }
+
+func changeTime(st *syscall.Stat_t) int64 { return st.Ctimespec.Nano() }

@@ -1,0 +1,209 @@
+package ocidir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"syscall"
+
+	"github.com/ocisync/ocisync/types/errs"
+)
+
+// volume is the directory of one layout. Everything that changes the disk goes through its methods, so that a test can
+// stop a put at any step, or make any step fail. Paths are relative, use slashes, and cannot leave the directory.
+type volume struct {
+	root *os.Root
+	hook hook
+}
+
+// hook is asked before each step that changes the disk; an error takes the step's place. It is nil outside of tests.
+type hook func(step, name string) error
+
+// The steps that a hook sees.
+const (
+	stepMkdir   = "mkdir"
+	stepCreate  = "create"
+	stepWrite   = "write"
+	stepSync    = "sync"
+	stepSyncDir = "syncdir"
+	stepSyncFS  = "syncfs"
+	stepRename  = "rename"
+	stepRemove  = "remove"
+	stepLink    = "link"
+	stepClone   = "clone"
+)
+
+func (v *volume) step(step, name string) error {
+	if v.hook == nil {
+		return nil
+	}
+	if err := v.hook(step, name); err != nil {
+		return &fs.PathError{Op: step, Path: name, Err: err}
+	}
+	return nil
+}
+
+// mkdir makes one directory; it is no error when it is there.
+func (v *volume) mkdir(name string) error {
+	if _, err := v.root.Stat(name); err == nil {
+		return nil
+	}
+	if err := v.step(stepMkdir, name); err != nil {
+		return err
+	}
+	if err := v.root.Mkdir(name, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// create makes a new file, with the user's umask as its permissions.
+func (v *volume) create(name string) (*os.File, error) {
+	if err := v.step(stepCreate, name); err != nil {
+		return nil, err
+	}
+	return v.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+}
+
+// write appends p to f. A hook's error leaves half of p, as a crash or a full disk does.
+func (v *volume) write(f *os.File, name string, p []byte) (int, error) {
+	if err := v.step(stepWrite, name); err != nil {
+		n, werr := f.Write(p[:len(p)/2])
+		return n, errors.Join(err, werr)
+	}
+	return f.Write(p)
+}
+
+func (v *volume) sync(f *os.File, name string) error {
+	if err := v.step(stepSync, name); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// syncName makes the content of a file durable that was written by somebody else.
+func (v *volume) syncName(name string) error {
+	f, err := v.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return v.sync(f, name)
+}
+
+// syncDir makes durable which names a directory has.
+func (v *volume) syncDir(name string) error {
+	if err := v.step(stepSyncDir, name); err != nil {
+		return err
+	}
+	f, err := v.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return syncDirFile(f)
+}
+
+// syncAll makes everything on the file system durable at once. Where there is no such call it is errors.ErrUnsupported.
+func (v *volume) syncAll() error {
+	if err := v.step(stepSyncFS, "."); err != nil {
+		return err
+	}
+	f, err := v.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return syncFS(f)
+}
+
+func (v *volume) rename(from, to string) error {
+	if err := v.step(stepRename, to); err != nil {
+		return err
+	}
+	return v.root.Rename(from, to)
+}
+
+// remove removes a file; it is no error when it is gone.
+func (v *volume) remove(name string) error {
+	if err := v.step(stepRemove, name); err != nil {
+		return err
+	}
+	if err := v.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// link gives a file of src a second name in v, which must not exist.
+func (v *volume) link(src *volume, from, to string) error {
+	if err := v.step(stepLink, to); err != nil {
+		return err
+	}
+	return linkAcross(src.root, from, v.root, to)
+}
+
+// clone makes dst, which is empty, share the blocks of src. Where that cannot be done it is errors.ErrUnsupported, or
+// what the system says.
+func (v *volume) clone(dst, src *os.File, name string) error {
+	if err := v.step(stepClone, name); err != nil {
+		return err
+	}
+	return cloneFile(dst, src)
+}
+
+// fileID tells one state of one file from every other: a change of its bytes, a rename and a new link change it. What
+// is known of a file (that it is durable, that it has its digest) is remembered under it.
+type fileID struct {
+	dev, ino     uint64
+	size         int64
+	mtime, ctime int64 // nanoseconds
+}
+
+// stat identifies a regular file. Anything else under that name is errs.ErrCorrupt.
+func (v *volume) stat(name string) (fileID, error) {
+	return statID(v.root, name)
+}
+
+// openFile opens a regular file for reading, and identifies it. Asking first keeps a FIFO from blocking the open.
+func (v *volume) openFile(name string) (*os.File, fileID, error) {
+	if _, err := v.stat(name); err != nil {
+		return nil, fileID{}, err
+	}
+	f, err := v.root.Open(name)
+	if err != nil {
+		return nil, fileID{}, err
+	}
+	id, err := identify(f)
+	if err != nil {
+		f.Close()
+		return nil, fileID{}, err
+	}
+	return f, id, nil
+}
+
+func notRegular(name string, mode fs.FileMode) error {
+	return fmt.Errorf("%w: %s is not a regular file (%s)", errs.ErrCorrupt, name, mode.Type())
+}
+
+// full explains an error of a write of size bytes if the disk is full; any other error it returns as it is.
+func (v *volume) full(err error, size int64) error {
+	if !isFull(err) {
+		return err
+	}
+	free, ferr := freeSpace(v.root)
+	if ferr != nil {
+		return fmt.Errorf("%w: %d bytes were to be written: %w", errs.ErrNoSpace, size, err)
+	}
+	return fmt.Errorf("%w: %d bytes were to be written, %d are free: %w", errs.ErrNoSpace, size, free, err)
+}
+
+// absent reports that a path names nothing, also because something on its way is no directory.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
+// join is path.Join for names within a layout.
+func join(elem ...string) string { return path.Join(elem...) }

@@ -1,0 +1,88 @@
+package ocidir
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/ocisync/ocisync/types/errs"
+)
+
+const (
+	stateDir  = ".ocisync"
+	lockName  = stateDir + "/lock"
+	ingestDir = stateDir + "/ingest"
+)
+
+// errLocked: another open file has the lock.
+var errLocked = errors.New("locked")
+
+// fairness is how long a process leaves the lock alone after it had it. Without it a busy process takes the lock again
+// before another one, that waits for it, has woken up.
+const fairness = 200 * time.Microsecond
+
+// fileLock is the right to change index.json. Only one open file has it; a process that dies gives it back.
+type fileLock struct {
+	vol *volume
+	f   *os.File
+}
+
+// lock waits for the layout's lock, for as long as it takes. It is called by one goroutine of a layout at a time.
+func (v *volume) lock() (*fileLock, error) {
+	for range 100 {
+		f, err := v.openLock()
+		if err != nil {
+			return nil, err
+		}
+		if err := lockFile(f, true); err != nil {
+			f.Close()
+			return nil, &errs.Error{Op: "lock", Ref: f.Name(), Err: err, Hint: "put the layout on a file system that supports file locks"}
+		}
+		l := &fileLock{vol: v, f: f}
+		valid, err := l.valid()
+		if valid {
+			return l, nil
+		}
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, &fs.PathError{Op: "lock", Path: lockName, Err: errors.New("it is deleted again and again")}
+}
+
+func (v *volume) openLock() (*os.File, error) {
+	f, err := v.root.OpenFile(lockName, os.O_RDWR, 0)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	if err := v.mkdir(stateDir); err != nil {
+		return nil, err
+	}
+	if err := v.step(stepCreate, lockName); err != nil {
+		return nil, err
+	}
+	return v.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o666)
+}
+
+// valid reports whether the file that is locked is still the one that others find: .ocisync may be deleted at any time,
+// and then two processes would have a lock each.
+func (l *fileLock) valid() (bool, error) {
+	return sameFile(l.vol, l.f, lockName)
+}
+
+func (l *fileLock) unlock() { l.f.Close() }
+
+// sameFile reports whether name still names the open file f.
+func sameFile(v *volume, f *os.File, name string) (bool, error) {
+	open, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	named, err := v.root.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(open, named), err
+}

@@ -1,0 +1,183 @@
+package ocidir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/manifest"
+	"github.com/ocisync/ocisync/types/ref"
+)
+
+// resolve returns digest and media type of the manifest that r names. The type is empty when no one wrote it down.
+func (l *layout) resolve(ctx context.Context, r ref.Ref) (digest.Digest, string, error) {
+	ix, err := l.index(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	if r.Digest != "" {
+		mt, err := l.find(ctx, ix, r.Digest)
+		return r.Digest, mt, err
+	}
+	if e := ix.lookup(r.OrLatest().Tag); e != nil {
+		return e.digest, e.mediaType, nil
+	}
+	return "", "", errs.ErrManifestUnknown
+}
+
+// ManifestGet implements scheme.API.
+func (o *OCIDir) ManifestGet(ctx context.Context, r ref.Ref, opts ...scheme.ManifestGetOption) (*manifest.Manifest, error) {
+	const op = "manifest get"
+	want := scheme.Collect(opts).Expect
+	l, end, err := o.begin(ctx, op, r)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	d, mt, err := l.resolve(ctx, r)
+	if err != nil {
+		return nil, failRead(op, r, "", err)
+	}
+	if want.Digest != "" && want.Digest != d {
+		return nil, fail(op, r, want.Digest, fmt.Errorf("%w: it is %s", errs.ErrDigestMismatch, d))
+	}
+	if mt == "" {
+		mt = want.MediaType
+	}
+	m, err := l.readManifest(ctx, d, mt)
+	if err != nil {
+		return nil, failRead(op, r, d, err)
+	}
+	if have := m.Descriptor().Size; want.Size > 0 && want.Size != have {
+		return nil, fail(op, r, d, fmt.Errorf("%w: it has %d bytes, not %d", errs.ErrSizeMismatch, have, want.Size))
+	}
+	return m, nil
+}
+
+// ManifestHead implements scheme.API. The file is verified once; a damaged one is errs.ErrNotFound as well as
+// errs.ErrDigestMismatch, so that whoever wants the manifest here puts it again, which heals it.
+func (o *OCIDir) ManifestHead(ctx context.Context, r ref.Ref, _ ...scheme.ManifestHeadOption) (types.Descriptor, error) {
+	const op = "manifest head"
+	l, end, err := o.begin(ctx, op, r)
+	if err != nil {
+		return types.Descriptor{}, err
+	}
+	defer end()
+	d, mt, err := l.resolve(ctx, r)
+	if err != nil {
+		return types.Descriptor{}, failRead(op, r, "", err)
+	}
+	desc, err := l.headManifest(ctx, d, mt)
+	if errors.Is(err, errs.ErrDigestMismatch) {
+		err = fmt.Errorf("%w: %w", errs.ErrManifestUnknown, err)
+	}
+	if err != nil {
+		return types.Descriptor{}, failRead(op, r, d, err)
+	}
+	return desc, nil
+}
+
+func (l *layout) headManifest(ctx context.Context, d digest.Digest, mt string) (types.Descriptor, error) {
+	name, err := blobPath(d)
+	if err != nil {
+		return types.Descriptor{}, err
+	}
+	id, err := l.vol.stat(name)
+	if absent(err) {
+		return types.Descriptor{}, errs.ErrManifestUnknown
+	}
+	if err != nil {
+		return types.Descriptor{}, err
+	}
+	if mt != "" && l.mem.isVerified(id, d) {
+		return types.Descriptor{MediaType: mt, Digest: d, Size: id.size}, nil
+	}
+	m, err := l.readManifest(ctx, d, mt)
+	if err != nil {
+		return types.Descriptor{}, err
+	}
+	return m.Descriptor(), nil
+}
+
+// ManifestDelete implements scheme.API. It removes the manifest's entries, its tags with them, and its file. The
+// manifests of an index that is deleted get entries of their own: they were put, and not deleted.
+func (o *OCIDir) ManifestDelete(ctx context.Context, r ref.Ref, _ ...scheme.ManifestDeleteOption) error {
+	const op = "manifest delete"
+	if r.Digest == "" {
+		return fail(op, r, "", fmt.Errorf("%w: a manifest is deleted by its digest", errs.ErrInvalid))
+	}
+	l, end, err := o.begin(ctx, op, r)
+	if err != nil {
+		return err
+	}
+	defer end()
+	d, mt, err := l.resolve(ctx, r)
+	if err != nil {
+		return failRead(op, r, "", err)
+	}
+	if err := l.prepare(ctx); err != nil {
+		return failWrite(op, r, "", err)
+	}
+	var kids []child
+	m, err := l.readManifest(ctx, d, mt)
+	switch {
+	case err == nil:
+		kids = l.graph.add(m).kids
+	case ctx.Err() != nil:
+		return fail(op, r, "", err)
+	}
+	name, err := blobPath(d)
+	if err != nil {
+		return fail(op, r, "", err)
+	}
+	err = l.commits.do(ctx, &change{
+		apply: func(_ context.Context, dr *draft) ([]namedFile, error) {
+			_, serr := l.vol.stat(name)
+			if !dr.removeDigest(d) && absent(serr) {
+				return nil, errs.ErrManifestUnknown
+			}
+			return nil, l.keep(dr, kids)
+		},
+		after: func() error {
+			l.graph.dropOrphan(d)
+			if err := l.vol.remove(name); err != nil || l.o.durability == None {
+				return err
+			}
+			return l.vol.syncDir(path.Dir(name))
+		},
+	})
+	if err != nil {
+		return failWrite(op, r, "", err)
+	}
+	return nil
+}
+
+// keep gives entries to those of kids that are there.
+func (l *layout) keep(d *draft, kids []child) error {
+	for _, k := range kids {
+		name, err := blobPath(k.digest)
+		if err != nil {
+			return err
+		}
+		id, err := l.vol.stat(name)
+		if absent(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if _, listed := d.now().digests[k.digest]; listed {
+			continue
+		}
+		if err := d.addUntagged(types.Descriptor{MediaType: k.mediaType, Digest: k.digest, Size: id.size}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

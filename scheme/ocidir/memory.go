@@ -1,0 +1,75 @@
+package ocidir
+
+import (
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// memory is what this process knows of files: that their bytes were found to have a digest, that they are durable, or
+// that making them durable failed. A file that changes has another fileID and so is unknown again. It is shared by all
+// layouts, since hard links are.
+type memory struct {
+	mu       sync.Mutex
+	verified map[fileID]digest.Digest
+	durable  map[fileID]struct{}
+	suspect  map[fileID]struct{}
+}
+
+// maxKnown bounds each map. What is forgotten costs a hash or a sync of a clean file.
+const maxKnown = 1 << 18
+
+func newMemory() *memory {
+	return &memory{verified: map[fileID]digest.Digest{}, durable: map[fileID]struct{}{}, suspect: map[fileID]struct{}{}}
+}
+
+func remember[V any](m map[fileID]V, id fileID, v V) {
+	if len(m) >= maxKnown {
+		clear(m)
+	}
+	m[id] = v
+}
+
+func (m *memory) setVerified(id fileID, d digest.Digest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	remember(m.verified, id, d)
+}
+
+func (m *memory) isVerified(id fileID, d digest.Digest) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.verified[id] == d
+}
+
+func (m *memory) setDurable(ids ...fileID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range ids {
+		remember(m.durable, id, struct{}{})
+	}
+}
+
+func (m *memory) isDurable(id fileID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.durable[id]
+	return ok
+}
+
+// setSuspect notes that a sync of the file failed: its bytes may be in memory only, where a second sync would report
+// success. Only a new file helps.
+func (m *memory) setSuspect(id fileID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	remember(m.suspect, id, struct{}{})
+	delete(m.verified, id)
+	delete(m.durable, id)
+}
+
+func (m *memory) isSuspect(id fileID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.suspect[id]
+	return ok
+}

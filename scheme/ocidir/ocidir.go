@@ -1,0 +1,203 @@
+// Package ocidir is scheme.API over directories in OCI image layout.
+//
+// A layout is the directory Root joined with Repo: ocidir:///srv with the repository library/alpine is the directory
+// /srv/library/alpine. Any tool that knows image layouts reads what is written here, and what other tools wrote is read
+// and kept. docs/layout.md describes the format, and what is promised when processes meet or die.
+//
+// # How it is built
+//
+// From the disk up: volume is a directory through which all steps go that change anything (fsys.go, fs_*.go); temp a
+// file being written, fileLock the lock between processes (temp.go, lock.go). index is one immutable state of
+// index.json (scan.go, entry.go, index.go), draft the next one (draft.go). layout joins them: reading the index
+// (read.go), committing to it (commit.go), making files durable (sync.go), knowing which manifests there are (graph.go).
+// The methods of scheme.API are in blob.go, mount.go, manifest.go, put.go, tag.go, referrer.go, repo.go and ping.go.
+//
+// Nothing is created by reading. A layout comes into being with the first write that succeeds.
+package ocidir
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/types/ref"
+)
+
+// OCIDir is scheme.API, BlobOpener, BlobLister, RepoLister and Closer over layouts. Several of them, in one process or
+// in many, can write one layout at once.
+type OCIDir struct {
+	scheme.Unimplemented
+	durability Durability
+	hook       hook
+	mem        *memory
+
+	mu      sync.Mutex
+	layouts map[string]*layout // by absolute path
+	idle    *list.List         // of *layout, nobody using them, the one used last in front
+	closed  bool
+}
+
+var (
+	_ scheme.API        = (*OCIDir)(nil)
+	_ scheme.BlobOpener = (*OCIDir)(nil)
+	_ scheme.BlobLister = (*OCIDir)(nil)
+	_ scheme.RepoLister = (*OCIDir)(nil)
+	_ scheme.Closer     = (*OCIDir)(nil)
+)
+
+// Durability says what an acknowledged put survives.
+type Durability int
+
+const (
+	// Full: what a put acknowledges survives a power loss. It is the default.
+	Full Durability = iota
+	// None: it survives the end of the process, and the operating system decides when it reaches the disk. After a
+	// power loss a layout may hold damaged content. For scratch copies and tests.
+	None
+)
+
+// Option changes what New makes.
+type Option func(*OCIDir)
+
+// WithDurability chooses what an acknowledged put survives.
+func WithDurability(d Durability) Option { return func(o *OCIDir) { o.durability = d } }
+
+// withHook lets tests see, fail or stop every step that changes the disk.
+func withHook(h hook) Option { return func(o *OCIDir) { o.hook = h } }
+
+// New returns the places of the scheme "ocidir". It opens nothing yet.
+func New(opts ...Option) *OCIDir {
+	o := &OCIDir{mem: newMemory(), layouts: map[string]*layout{}, idle: list.New()}
+	for _, opt := range opts {
+		opt(o)
+	}
+	return o
+}
+
+// maxIdle is how many layouts are kept open that nobody uses: a tree may have more than there are file descriptors.
+const maxIdle = 64
+
+var errClosed = errors.New("the API is closed")
+
+// Close closes what is held open. Operations that are under way are waited for by who called them.
+func (o *OCIDir) Close() error {
+	o.mu.Lock()
+	o.closed = true
+	var all []*layout
+	for path, l := range o.layouts {
+		if l.users == 0 {
+			all = append(all, l)
+			delete(o.layouts, path)
+		}
+	}
+	o.idle.Init()
+	o.mu.Unlock()
+	var errs []error
+	for _, l := range all {
+		errs = append(errs, l.close())
+	}
+	return errors.Join(errs...)
+}
+
+// use returns the layout at path, which must exist, for as long as the caller does not release it.
+func (o *OCIDir) use(path string) (*layout, error) {
+	fi, err := statDir(path)
+	if err != nil {
+		return nil, err
+	}
+	if l, err := o.cached(path, nil, fi); l != nil || err != nil {
+		return l, err
+	}
+	fresh, err := openLayout(o, path)
+	if err != nil {
+		return nil, err
+	}
+	return o.cached(path, fresh, fresh.dir)
+}
+
+// cached takes the layout of path into use if it is open and still the directory dir; else it opens it to others as
+// fresh, unless that is nil. A directory that was deleted and made again is another one.
+func (o *OCIDir) cached(path string, fresh *layout, dir dirInfo) (*layout, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		if fresh != nil {
+			return nil, errors.Join(errClosed, fresh.close())
+		}
+		return nil, errClosed
+	}
+	l := o.layouts[path]
+	if l != nil && !l.dir.same(dir) {
+		o.forget(l)
+		l = nil
+	}
+	switch {
+	case l == nil && fresh == nil:
+		return nil, nil
+	case l == nil:
+		l = fresh
+		o.layouts[path] = l
+	case fresh != nil: // somebody was faster
+		if err := fresh.close(); err != nil {
+			return nil, err
+		}
+	}
+	if l.users++; l.idle != nil {
+		o.idle.Remove(l.idle)
+		l.idle = nil
+	}
+	return l, nil
+}
+
+// forget takes l out of the cache, and closes it if nobody uses it. The caller holds mu.
+func (o *OCIDir) forget(l *layout) {
+	if o.layouts[l.path] == l {
+		delete(o.layouts, l.path)
+	}
+	if l.idle != nil {
+		o.idle.Remove(l.idle)
+		l.idle = nil
+	}
+	if l.users == 0 {
+		_ = l.close() // it was read from only; there is nothing to lose
+	}
+}
+
+// release ends one use. Too many idle layouts, or one that is not in the cache any more, are closed.
+func (o *OCIDir) release(l *layout) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if l.users--; l.users > 0 {
+		return
+	}
+	if o.closed || o.layouts[l.path] != l {
+		o.forget(l)
+		return
+	}
+	l.idle = o.idle.PushFront(l)
+	for e := o.idle.Back(); e != nil && o.idle.Len() > maxIdle; {
+		old := e.Value.(*layout)
+		e = e.Prev()
+		if !old.graph.hasOrphans() { // children whose index is still to come are known to this process only
+			o.forget(old)
+		}
+	}
+}
+
+// begin checks what every method checks first, and takes r's layout into use for reading. end must be called.
+func (o *OCIDir) begin(ctx context.Context, op string, r ref.Ref) (l *layout, end func(), err error) {
+	path, err := o.locate(ctx, op, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if l, err = o.use(path); err != nil {
+		return nil, nil, missing(op, r, err)
+	}
+	if err := l.check(ctx); err != nil {
+		o.release(l)
+		return nil, nil, missing(op, r, err)
+	}
+	return l, func() { o.release(l) }, nil
+}

@@ -1,0 +1,38 @@
+package ocidir
+
+import (
+	"testing"
+
+	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/scheme/schemetest"
+	"github.com/ocisync/ocisync/types/ref"
+)
+
+func TestContract(t *testing.T) {
+	run := func(where func(dir string) ref.Ref) func(t *testing.T) {
+		return func(t *testing.T) {
+			schemetest.Run(t, schemetest.Harness{
+				New: func(t *testing.T) (scheme.API, ref.Ref) {
+					return open(t), where(t.TempDir())
+				},
+				Reopen:       func(t *testing.T, _ scheme.API, _ ref.Ref) scheme.API { return open(t) },
+				Capabilities: []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister},
+			})
+		}
+	}
+	t.Run("tree", run(func(dir string) ref.Ref { return place(dir).WithRepo("group/repo") }))
+	t.Run("single", run(func(dir string) ref.Ref { return place(dir + "/layout") }))
+}
+
+// open returns an OCIDir that is closed at the end of the test.
+func open(t testing.TB, opts ...Option) *OCIDir {
+	o := New(opts...)
+	t.Cleanup(func() {
+		if err := o.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return o
+}
+
+func place(dir string) ref.Ref { return ref.Ref{Scheme: ref.SchemeOCIDir, Root: dir} }

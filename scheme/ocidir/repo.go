@@ -1,0 +1,124 @@
+package ocidir
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/ocisync/ocisync/types/ref"
+)
+
+// RepoList implements scheme.RepoLister: the repositories are the directories with an oci-layout file. A layout may
+// have others below it. Symbolic links are not followed, as they may lead in circles, and directories whose names no
+// repository can have are passed over.
+func (o *OCIDir) RepoList(ctx context.Context, r ref.Ref, last string, fn func(repo string) error) error {
+	const op = "repository list"
+	path, err := o.locate(ctx, op, r.Base())
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return missing(op, r, err)
+	}
+	defer root.Close()
+	w := &walker{tree: root.FS(), last: last, fn: fn}
+	switch err := w.dir(ctx, ""); {
+	case err == nil, errors.Is(err, errStop):
+		return nil
+	case errors.Is(err, errCaller):
+		return w.err
+	default:
+		return failRead(op, r, "", err)
+	}
+}
+
+var (
+	errStop   = errors.New("the caller has seen enough")
+	errCaller = errors.New("the caller failed")
+)
+
+type walker struct {
+	tree fs.FS
+	last string
+	fn   func(string) error
+	err  error // of fn
+}
+
+// dir lists repo, which is "" for the root, and all below it.
+func (w *walker) dir(ctx context.Context, repo string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if repo == "" {
+		if err := w.repo(repo); err != nil {
+			return err
+		}
+	}
+	entries, err := fs.ReadDir(w.tree, join(".", repo))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // deleted meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	// In byte order "a-b" comes between "a" and "a/b": a directory and what is below it are two places in the order.
+	var order []string
+	for _, e := range entries {
+		name := strings.TrimPrefix(repo+"/"+e.Name(), "/")
+		if e.IsDir() && !reserved[e.Name()] && ref.ValidRepo(name) == nil {
+			order = append(order, name, name+"/")
+		}
+	}
+	slices.Sort(order)
+	for _, name := range order {
+		if below, isBelow := strings.CutSuffix(name, "/"); !isBelow {
+			err = w.repo(name)
+		} else if w.last < name || strings.HasPrefix(w.last, name) {
+			err = w.dir(ctx, below)
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			continue // as lost+found at the root of a disk
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// repo gives repo to the caller if it is a layout and its turn.
+func (w *walker) repo(repo string) error {
+	if repo <= w.last && w.last != "" {
+		return nil
+	}
+	if _, err := fs.Stat(w.tree, join(".", repo, markerName)); err != nil {
+		if absent(err) {
+			return nil
+		}
+		return err
+	}
+	switch err := w.fn(repo); {
+	case err == nil:
+		return nil
+	case err == io.EOF:
+		return errStop
+	default:
+		w.err = err
+		return errCaller
+	}
+}
+
+// isTree reports whether a directory that is no layout has layouts below it.
+func isTree(ctx context.Context, root *os.Root) (bool, error) {
+	found := false
+	w := &walker{tree: root.FS(), fn: func(string) error { found = true; return io.EOF }}
+	if err := w.dir(ctx, ""); err != nil && !errors.Is(err, errStop) {
+		return false, err
+	}
+	return found, nil
+}

@@ -1,0 +1,241 @@
+package ocidir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/blob"
+	"github.com/ocisync/ocisync/types/errs"
+)
+
+// copySize is how much of a blob is in memory at once, in bytes.
+const copySize = 256 << 10
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, copySize); return &b }}
+
+// have reports whether the blob is there and whole. A file of another size than want's (when that is known), one that
+// has not its digest, and one that could not be made durable before are not: writing the blob again heals them. The
+// first look at a file hashes it, which costs less than writing it.
+func (l *layout) have(ctx context.Context, want types.Descriptor) (namedFile, bool, error) {
+	name, err := blobPath(want.Digest)
+	if err != nil {
+		return namedFile{}, false, err
+	}
+	id, err := l.vol.stat(name)
+	if absent(err) || errors.Is(err, errs.ErrCorrupt) {
+		return namedFile{}, false, nil
+	}
+	if err != nil {
+		return namedFile{}, false, err
+	}
+	if l.mem.isSuspect(id) || types.SizeKnown(want) && id.size != want.Size || types.EmptyDigest(want.Digest) != (id.size == 0) {
+		return namedFile{}, false, nil
+	}
+	id, err = l.verify(ctx, name, want.Digest)
+	if errors.Is(err, errs.ErrDigestMismatch) || absent(err) {
+		return namedFile{}, false, nil
+	}
+	return namedFile{name, id}, err == nil, err
+}
+
+// verify makes sure, once for every state of a file, that its bytes have the digest.
+func (l *layout) verify(ctx context.Context, name string, d digest.Digest) (fileID, error) {
+	if id, err := l.vol.stat(name); err != nil || l.mem.isVerified(id, d) {
+		return id, err
+	}
+	f, id, err := l.vol.openFile(name)
+	if err != nil {
+		return id, err
+	}
+	defer f.Close()
+	b := &blobFile{l: l, f: f, id: id, name: name}
+	err = b.verify(ctx, d)
+	return b.id, err
+}
+
+// verify is layout.verify for a file that is open.
+func (b *blobFile) verify(ctx context.Context, d digest.Digest) error {
+	if b.l.mem.isVerified(b.id, d) {
+		return nil
+	}
+	h := d.Algorithm().Hash()
+	if _, err := copyTo(ctx, h, io.NewSectionReader(b.f, 0, b.id.size), -1); err != nil {
+		return err
+	}
+	if got := digest.NewDigest(d.Algorithm(), h); got != d {
+		return b.l.damaged(b.name, got)
+	}
+	after, err := identify(b.f)
+	if err == nil && after.sameBytes(b.id) {
+		b.id = after
+		b.l.mem.setVerified(after, d)
+	}
+	return err
+}
+
+// sameBytes reports that nothing but the file's names changed between two looks at one inode.
+func (id fileID) sameBytes(other fileID) bool {
+	id.ctime = other.ctime
+	return id == other
+}
+
+// damaged is the error for a blob whose bytes are wrong.
+func (l *layout) damaged(name string, got digest.Digest) error {
+	return &errs.Error{
+		Op: "verify", Ref: l.file(name), Err: fmt.Errorf("%w: the file is damaged", errs.ErrDigestMismatch),
+		Message: "it has digest " + string(got),
+		Hint:    healHint,
+	}
+}
+
+// copyTo copies up to io.EOF, and returns how many bytes. More than limit, unless that is negative, are an error.
+func copyTo(ctx context.Context, w io.Writer, r io.Reader, limit int64) (n int64, err error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		if err := ctx.Err(); err != nil {
+			return n, err
+		}
+		k, err := r.Read(*buf)
+		if k > 0 {
+			if n += int64(k); limit >= 0 && n > limit {
+				return n, fmt.Errorf("%w: more than %d bytes", errs.ErrSizeMismatch, limit)
+			}
+			if _, werr := w.Write((*buf)[:k]); werr != nil {
+				return n, werr
+			}
+		}
+		if err == io.EOF {
+			return n, ctx.Err()
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// store writes what rdr holds as the blob want, and returns its descriptor. Where the digest is not given it is made
+// with sha256. Nothing has the blob's name before it is whole, and, unless deferred, durable.
+func (l *layout) store(ctx context.Context, want types.Descriptor, rdr io.Reader, deferred bool) (types.Descriptor, namedFile, error) {
+	t, err := l.vol.newTemp()
+	if err != nil {
+		return want, namedFile{}, l.vol.full(err, want.Size)
+	}
+	defer t.discard()
+	got, err := l.fill(ctx, t, want, rdr)
+	if err != nil {
+		return want, namedFile{}, err
+	}
+	if l.o.durability == Full && (!deferred || got.Size >= largeFile) {
+		if got.Size >= largeFile {
+			err = l.vol.sync(t.f, t.name)
+		} else {
+			err = l.files.do(ctx, t)
+		}
+		if err != nil {
+			return want, namedFile{}, l.vol.full(err, got.Size)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return want, namedFile{}, err
+	}
+	file, err := l.publish(ctx, t, got.Digest, deferred)
+	return got, file, err
+}
+
+// fill writes rdr into t and checks that it is what want says.
+func (l *layout) fill(ctx context.Context, t *temp, want types.Descriptor, rdr io.Reader) (types.Descriptor, error) {
+	limit := int64(-1)
+	if types.SizeKnown(want) {
+		limit = want.Size
+	}
+	var h hash.Hash
+	out := io.Writer(t)
+	if !blob.Verifies(rdr, want) {
+		h = digestAlgorithm(want).Hash()
+		out = io.MultiWriter(t, h)
+	}
+	n, err := copyTo(ctx, out, rdr, limit)
+	if err != nil {
+		return want, l.vol.full(err, max(want.Size, n))
+	}
+	if limit >= 0 && n != limit {
+		return want, fmt.Errorf("%w: %d bytes, not %d", errs.ErrSizeMismatch, n, limit)
+	}
+	got := types.Descriptor{MediaType: want.MediaType, Digest: want.Digest, Size: n}
+	if h != nil {
+		sum := digest.NewDigestFromBytes(digestAlgorithm(want), h.Sum(nil))
+		if want.Digest != "" && sum != want.Digest {
+			return want, fmt.Errorf("%w: the content is %s", errs.ErrDigestMismatch, sum)
+		}
+		got.Digest = sum
+	}
+	if got.MediaType == "" {
+		got.MediaType = types.MediaTypeOctetStream
+	}
+	return got, nil
+}
+
+func digestAlgorithm(want types.Descriptor) digest.Algorithm {
+	if want.Digest == "" {
+		return digest.Canonical
+	}
+	return want.Digest.Algorithm()
+}
+
+// publish gives t, whose bytes have the digest, the blob's name. It replaces a damaged blob by a new file: the old one
+// may be shared with other layouts by hard links, and is not written to.
+func (l *layout) publish(ctx context.Context, t *temp, d digest.Digest, deferred bool) (namedFile, error) {
+	name, err := blobPath(d)
+	if err != nil {
+		return namedFile{}, err
+	}
+	if err := l.settle(ctx); err != nil {
+		return namedFile{}, err
+	}
+	dir := path.Dir(name)
+	err = t.rename(name)
+	if errors.Is(err, fs.ErrNotExist) { // the first blob of this algorithm
+		if err = l.makeBlobDir(dir); err == nil {
+			err = t.rename(name)
+		}
+	}
+	if err != nil {
+		return namedFile{}, l.vol.full(err, 0)
+	}
+	id, err := identify(t.f)
+	if err != nil {
+		return namedFile{}, err
+	}
+	l.mem.setVerified(id, d)
+	if l.o.durability == None || deferred {
+		return namedFile{name, id}, nil
+	}
+	if err := l.dirs.do(ctx, dir); err != nil {
+		return namedFile{}, err
+	}
+	l.mem.setDurable(id)
+	return namedFile{name, id}, nil
+}
+
+func (l *layout) makeBlobDir(dir string) error {
+	for _, d := range []string{blobsDir, dir} {
+		if err := l.vol.mkdir(d); err != nil {
+			return err
+		}
+	}
+	if l.o.durability == None {
+		return nil
+	}
+	return errors.Join(l.vol.syncDir(blobsDir), l.vol.syncDir("."))
+}

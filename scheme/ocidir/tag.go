@@ -1,0 +1,61 @@
+package ocidir
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/ref"
+	"github.com/ocisync/ocisync/types/tag"
+)
+
+// TagList implements scheme.API. The tags under which other tools keep referrers are not listed.
+func (o *OCIDir) TagList(ctx context.Context, r ref.Ref, opts ...scheme.TagListOption) (tag.List, error) {
+	const op = "tag list"
+	opt := scheme.Collect(opts)
+	l, end, err := o.begin(ctx, op, r)
+	if err != nil {
+		return tag.List{}, err
+	}
+	defer end()
+	ix, err := l.index(ctx)
+	if err != nil {
+		return tag.List{}, failRead(op, r, "", err)
+	}
+	return tag.Page(ix.sorted(), opt.Last, opt.PageLimit()), nil
+}
+
+// TagDelete implements scheme.API. The manifest stays listed, untagged.
+func (o *OCIDir) TagDelete(ctx context.Context, r ref.Ref, _ ...scheme.TagDeleteOption) error {
+	const op = "tag delete"
+	if r.Tag == "" {
+		return fail(op, r, "", fmt.Errorf("%w: a tag is needed", errs.ErrInvalid))
+	}
+	l, end, err := o.begin(ctx, op, r)
+	if err != nil {
+		return err
+	}
+	defer end()
+	ix, err := l.index(ctx)
+	if err != nil {
+		return failRead(op, r, "", err)
+	}
+	if ix.lookup(r.Tag) == nil {
+		return fail(op, r, "", errs.ErrManifestUnknown)
+	}
+	if err := l.prepare(ctx); err != nil {
+		return failWrite(op, r, "", err)
+	}
+	err = l.commits.do(ctx, &change{apply: func(_ context.Context, d *draft) ([]namedFile, error) {
+		found, err := d.removeTag(r.Tag)
+		if err == nil && !found {
+			err = errs.ErrManifestUnknown
+		}
+		return nil, err
+	}})
+	if err != nil {
+		return failWrite(op, r, "", err)
+	}
+	return nil
+}

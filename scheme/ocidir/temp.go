@@ -1,0 +1,106 @@
+package ocidir
+
+import (
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// tempSuffix marks the files that one writer makes and renames, as opposed to what else may come to lie in ingest.
+const tempSuffix = ".tmp"
+
+// temp is a file that is being written. Its writer holds its lock, so that no one takes it for a leftover.
+type temp struct {
+	vol  *volume
+	f    *os.File
+	name string
+	done bool // it has its final name
+}
+
+// newTemp makes an empty file in ingest.
+func (v *volume) newTemp() (*temp, error) {
+	for range 100 {
+		name := join(ingestDir, rand.Text()+tempSuffix)
+		f, err := v.create(name)
+		if errors.Is(err, fs.ErrNotExist) { // .ocisync was deleted, or is not there yet
+			if err = v.mkdir(stateDir); err == nil {
+				err = v.mkdir(ingestDir)
+			}
+			if err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		t := &temp{vol: v, f: f, name: name}
+		err = lockFile(f, false)
+		if err == nil {
+			// Whoever cleans up may have locked and removed the file before we locked it.
+			var ours bool
+			if ours, err = sameFile(v, f, name); ours {
+				return t, nil
+			}
+		}
+		if t.discard(); err != nil && !errors.Is(err, errLocked) {
+			return nil, err
+		}
+	}
+	return nil, &fs.PathError{Op: "create", Path: ingestDir, Err: errors.New("new files disappear again and again")}
+}
+
+func (t *temp) Write(p []byte) (int, error) { return t.vol.write(t.f, t.name, p) }
+
+// rename gives the file its final name. It replaces what has that name; an open reader of that keeps it. The lock goes
+// last: before the rename it would make the file look like a leftover.
+func (t *temp) rename(to string) error {
+	if err := t.vol.rename(t.name, to); err != nil {
+		return err
+	}
+	t.done = true
+	return unlockFile(t.f)
+}
+
+// discard closes the file, and removes it unless it was renamed. What cannot be removed the next writer removes.
+func (t *temp) discard() {
+	if !t.done {
+		_ = t.vol.remove(t.name)
+	}
+	t.f.Close()
+}
+
+// sweep removes what dead writers left. A file whose lock can be had has no writer.
+func (v *volume) sweep() error {
+	dir, err := v.root.Open(ingestDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if !strings.HasSuffix(n, tempSuffix) {
+			continue
+		}
+		if err := v.sweepFile(join(ingestDir, n)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errLocked) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *volume) sweepFile(name string) error {
+	f, err := v.root.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := lockFile(f, false); err != nil {
+		return err
+	}
+	return v.remove(name)
+}

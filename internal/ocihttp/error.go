@@ -40,6 +40,8 @@ type wire struct {
 
 // wires is in order from fine to coarse: the first that an error is decides.
 var wires = []wire{
+	{errs.ErrCorrupt, http.StatusInternalServerError, codeUnknown, "corrupt"}, // whatever it was found out by
+
 	{errs.ErrBlobUnknown, http.StatusNotFound, "BLOB_UNKNOWN", ""},
 	{errs.ErrManifestUnknown, http.StatusNotFound, "MANIFEST_UNKNOWN", ""},
 	{errs.ErrNameUnknown, http.StatusNotFound, "NAME_UNKNOWN", ""},
@@ -67,7 +69,6 @@ var wires = []wire{
 	{errs.ErrClobber, http.StatusConflict, "UNSUPPORTED", "clobber"},
 	{errs.ErrInvalid, http.StatusBadRequest, "UNSUPPORTED", "invalid"},
 	{errs.ErrNoSpace, http.StatusInsufficientStorage, codeUnavailable, "no-space"},
-	{errs.ErrCorrupt, http.StatusInternalServerError, codeUnknown, "corrupt"},
 	{errs.ErrUnavailable, http.StatusServiceUnavailable, codeUnavailable, ""},
 	{context.Canceled, http.StatusServiceUnavailable, codeUnavailable, ""},
 	{context.DeadlineExceeded, http.StatusServiceUnavailable, codeUnavailable, ""},

@@ -124,8 +124,7 @@ func (s *Server) blobStream(x *exchange, d types.Descriptor) error {
 	if err != nil || status == http.StatusNotModified {
 		return err
 	}
-	x.start(status, length)
-	return copyVerified(x.w, rdr)
+	return copyVerified(x.w, rdr, func() { x.start(status, length) })
 }
 
 // blobPart answers with a part of a blob of a place without random access.
@@ -198,22 +197,31 @@ func (x *exchange) notModified(d types.Descriptor) bool {
 }
 
 // copyVerified copies r to w, always one buffer behind: when r turns out to be damaged the last bytes are not sent,
-// and the client, who was promised a length, cannot take it for the blob.
-func copyVerified(w io.Writer, r io.Reader) error {
-	held, next := make([]byte, 0, copyBuffer), make([]byte, copyBuffer)
-	for {
+// and the client, who was promised a length, cannot take it for the blob. start is called before the first write: what
+// is found to be damaged until then can still be answered with an error.
+func copyVerified(w io.Writer, r io.Reader, start func()) error {
+	var held []byte
+	next, spare := make([]byte, copyBuffer), make([]byte, copyBuffer)
+	for first := true; ; first = false {
 		n, err := fill(r, next)
 		if err != nil && err != io.EOF {
 			return fmt.Errorf("read: %w", err)
 		}
-		if _, err := w.Write(held); err != nil {
-			return err
+		end := err == io.EOF
+		if len(held) > 0 || first && end {
+			if start != nil {
+				start()
+				start = nil
+			}
+			if _, err := w.Write(held); err != nil {
+				return err
+			}
 		}
-		if err == io.EOF {
+		if end {
 			_, err := w.Write(next[:n])
 			return err
 		}
-		held, next = next[:n], held[:copyBuffer]
+		held, next, spare = next[:n], spare, next
 	}
 }
 

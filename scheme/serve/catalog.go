@@ -34,7 +34,7 @@ func (s *Server) catalog(x *exchange) error {
 		repos = append(repos, repo)
 		return nil
 	})
-	if err != nil {
+	if err != nil && !absent(err) { // a root that nothing was pushed to yet has no repositories
 		return err
 	}
 	if more && limit > 0 {

@@ -67,6 +67,7 @@ func (b *body) Read(p []byte) (int, error) {
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{w: w, r: r, body: &body{r: r.Body}}
+	w.Header().Set(ocihttp.HeaderAPIVersion, ocihttp.APIVersion)
 	if !s.enter() {
 		s.fail(x, errs.ErrUnavailable)
 		return
@@ -77,13 +78,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if v == nil {
 			return
 		}
-		if v == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so, too
+		if v == http.ErrAbortHandler { // compared as net/http does
 			panic(v)
 		}
 		s.log.ErrorContext(r.Context(), "panic", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
 		s.fail(x, fmt.Errorf("panic: %v", v))
 	}()
-	w.Header().Set(ocihttp.HeaderAPIVersion, ocihttp.APIVersion)
 	if err := s.serve(x); err != nil {
 		s.fail(x, err)
 	}

@@ -60,8 +60,8 @@ type config struct {
 // WithReadOnly refuses every request that writes with 405, whatever the place would allow.
 func WithReadOnly() Option { return func(c *config) { c.readOnly = true } }
 
-// WithSparse accepts manifests whose content is not, or not all, in the repository. Without it they are refused with
-// MANIFEST_BLOB_UNKNOWN, so that what is there can be pulled.
+// WithSparse accepts indexes some of whose manifests the repository lacks (see scheme.WithSparse). Without it they are
+// refused with MANIFEST_BLOB_UNKNOWN, so that all that is listed can be pulled. Images must be complete either way.
 func WithSparse() Option { return func(c *config) { c.sparse = true } }
 
 // WithLogger sets where failures are logged: those of the server as errors, those of requests as debug messages.

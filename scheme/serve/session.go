@@ -213,8 +213,9 @@ type alive struct {
 }
 
 func (a *alive) Read(p []byte) (int, error) {
+	n, err := a.r.Read(p) // may wait for long: what comes after the end of the session is not kept
 	if a.s.dead.Load() {
 		return 0, errs.ErrUploadUnknown
 	}
-	return a.r.Read(p)
+	return n, err
 }

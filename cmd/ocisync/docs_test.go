@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// TestCLIReferenceIsUpToDate holds docs/cli.md to what the commands say about themselves. UPDATE=1 writes it anew.
+func TestCLIReferenceIsUpToDate(t *testing.T) {
+	file := filepath.Join("..", "..", "docs", "cli.md")
+	got := cliReference()
+	if os.Getenv("UPDATE") != "" {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("docs/cli.md is out of date (UPDATE=1 go test ./cmd/ocisync writes it anew):\n%s", diff)
+	}
+}
+
+// TestEveryCommandExplainsItself: what help and the reference are made of is there.
+func TestEveryCommandExplainsItself(t *testing.T) {
+	for _, c := range testRoot().Commands() {
+		if c.Name() == "completion" || c.Name() == "help" {
+			continue // cobra's own
+		}
+		if c.Short == "" || (c.Long == "" && c.Name() != "version") {
+			t.Errorf("%s has no description", c.Name())
+		}
+		if c.Runnable() && len(c.Long) > 0 && !strings.HasPrefix(c.Long, c.Name()+" ") {
+			t.Errorf("%s: the description does not begin with its name", c.Name())
+		}
+		for line := range strings.Lines(c.Long) {
+			if len([]rune(line)) > 110 {
+				t.Errorf("%s: a line of %d columns: %s", c.Name(), len([]rune(line)), line)
+			}
+		}
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Usage == "" {
+				t.Errorf("%s --%s has no description", c.Name(), f.Name)
+			}
+		})
+	}
+}
+
+func testRoot() *cobra.Command {
+	a := &app{out: &output{w: &bytes.Buffer{}}, console: &console{w: &bytes.Buffer{}}}
+	root := a.rootCommand()
+	root.InitDefaultHelpFlag()
+	root.InitDefaultCompletionCmd()
+	return root
+}
+
+// cliReference is the text of docs/cli.md.
+func cliReference() []byte {
+	root := testRoot()
+	var b bytes.Buffer
+	b.WriteString("# ocisync: commands\n\n<!-- Made from the commands themselves by UPDATE=1 go test ./cmd/ocisync. Do not edit. -->\n\n")
+	b.WriteString(root.Long + "\n\n")
+	var topics []*cobra.Command
+	for _, c := range root.Commands() {
+		switch {
+		case c.IsAdditionalHelpTopicCommand():
+			topics = append(topics, c)
+		case c.Name() != "completion" && c.Name() != "help" && !c.Hidden:
+			commandReference(&b, c)
+		}
+	}
+	b.WriteString("## ocisync completion\n\n`ocisync completion bash|zsh|fish|powershell` prints a script that completes commands, flags and their values;\n`ocisync completion SHELL --help` says where it goes.\n\n")
+	b.WriteString("## Flags of every command\n\n")
+	flagTable(&b, root.PersistentFlags())
+	for _, c := range topics {
+		fmt.Fprintf(&b, "## %s\n\n```text\n%s\n```\n\n", c.Short, c.Long)
+	}
+	return append(bytes.TrimRight(b.Bytes(), "\n"), '\n')
+}
+
+func commandReference(b *bytes.Buffer, c *cobra.Command) {
+	fmt.Fprintf(b, "## %s\n\n%s.\n\n```text\n%s\n```\n\n", c.CommandPath(), c.Short, c.UseLine())
+	if c.Long != "" {
+		b.WriteString(c.Long + "\n\n")
+	}
+	if c.Example != "" {
+		fmt.Fprintf(b, "```text\n%s\n```\n\n", c.Example)
+	}
+	if c.HasAvailableLocalFlags() {
+		flagTable(b, c.NonInheritedFlags())
+	}
+}
+
+func flagTable(b *bytes.Buffer, flags *pflag.FlagSet) {
+	b.WriteString("| flag | meaning |\n|---|---|\n")
+	flags.SortFlags = false
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Name == "help" || f.Hidden {
+			return
+		}
+		name := "--" + f.Name
+		if f.Shorthand != "" {
+			name = "-" + f.Shorthand + ", " + name
+		}
+		kind, usage := pflag.UnquoteUsage(f)
+		if kind != "" {
+			name += " " + kind
+		}
+		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "[]" && f.DefValue != "0s" {
+			usage += " (default " + f.DefValue + ")"
+		}
+		escape := strings.NewReplacer("|", `\|`, "*", `\*`, "<", "&lt;").Replace
+		fmt.Fprintf(b, "| `%s` | %s |\n", strings.ReplaceAll(name, "|", `\|`), escape(usage))
+	})
+	b.WriteString("\n")
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/ref"
+	"github.com/ocisync/ocisync/types/referrer"
+)
+
+// maxCauses is how many reasons of one failure are told: that of every single layer helps nobody.
+const maxCauses = 3
+
+// report tells on stderr what failed, where and why, and what the user can do about it. The same advice is given once.
+func (a *app) report(cmd *cobra.Command, err error) {
+	given := map[string]bool{}
+	for _, e := range separate(err) {
+		if errors.Is(e, errDifferences) {
+			continue
+		}
+		causes := leaves(e)
+		if len(causes) == 1 {
+			a.console.printf("error: %s\n", printable(a.explain(cmd, e)))
+		} else {
+			about, _, _ := strings.Cut(e.Error(), causes[0].Error())
+			a.console.printf("error: %s\n", printable(strings.TrimSpace(about)))
+			for _, c := range causes[:min(len(causes), maxCauses)] {
+				a.console.printf("  - %s\n", printable(a.explain(cmd, c)))
+			}
+			if more := len(causes) - maxCauses; more > 0 {
+				a.console.printf("  - and %d more\n", more)
+			}
+		}
+		a.advise(cmd, append([]error{e}, causes...), given)
+	}
+}
+
+// separate splits what errors.Join put together: the failures of images, each told on its own.
+func separate(err error) []error {
+	if parts, ok := joined(err); ok {
+		var all []error
+		for _, e := range parts {
+			all = append(all, separate(e)...)
+		}
+		return all
+	}
+	return []error{err}
+}
+
+// advise prints the first advice that there is for one of errs, unless it was given before.
+func (a *app) advise(cmd *cobra.Command, errs []error, given map[string]bool) {
+	for _, e := range errs {
+		hint := hintFor(e)
+		if hint == "" {
+			continue
+		}
+		if given[hint] {
+			return
+		}
+		given[hint] = true
+		if strings.HasPrefix(hint, "usage: ") {
+			a.console.printf("  %s\n  try: %s --help\n", printable(hint), cmd.CommandPath())
+		} else {
+			a.console.printf("  try: %s\n", printable(hint))
+		}
+		return
+	}
+}
+
+// explain returns the text of an error. A context says only that it ended; its cause says why.
+func (a *app) explain(cmd *cobra.Command, err error) string {
+	text := err.Error()
+	var t *timeoutError
+	if errors.Is(err, context.DeadlineExceeded) && cmd != nil && cmd.Context() != nil && errors.As(context.Cause(cmd.Context()), &t) {
+		return strings.ReplaceAll(text, context.DeadlineExceeded.Error(), t.Error())
+	}
+	return text
+}
+
+// hinted is an error with advice that is better than what it came with.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h *hinted) Unwrap() error { return h.error }
+
+// hintFor returns what the user can do about err, or "".
+func hintFor(err error) string {
+	var h *hinted
+	var u *usageError
+	switch {
+	case errors.As(err, &h):
+		return h.hint
+	case errors.As(err, &u):
+		return u.hint
+	}
+	host := hostOf(err)
+	if hint := hintTLS(err, host); hint != "" {
+		return hint
+	}
+	if hint := errs.Hint(err); hint != "" || host == "" {
+		return hint
+	}
+	switch {
+	case errors.Is(err, errs.ErrUnauthorized):
+		return fmt.Sprintf("log in with `docker login %s` or `podman login %s`", host, host)
+	case errors.Is(err, errs.ErrDenied):
+		return "log in with an account that may do this: " + fmt.Sprintf("`docker login %s` or `podman login %s`", host, host)
+	}
+	return ""
+}
+
+// hintTLS names the flags that change whose certificates are trusted; the library cannot know them.
+func hintTLS(err error, host string) string {
+	var (
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+	)
+	switch {
+	case host == "":
+		return ""
+	case errors.As(err, &authority), errors.As(err, &name), errors.As(err, &invalid):
+		return fmt.Sprintf("--ca-file %s=FILE with the certificate of its authority, or --insecure %s to verify nothing", host, host)
+	}
+	return ""
+}
+
+// hostOf returns the registry that err names, or "".
+func hostOf(err error) string {
+	if r, ok := located(err); ok && r.Scheme == ref.SchemeReg {
+		return r.Root
+	}
+	return ""
+}
+
+// located returns the place that the outermost error names that names just one: that of a copy names two.
+func located(err error) (ref.Ref, bool) {
+	var e *errs.Error
+	for errors.As(err, &e) {
+		if r, perr := ref.Parse(e.Ref); perr == nil {
+			return r, true
+		}
+		err, e = e.Err, nil
+	}
+	return ref.Ref{}, false
+}
+
+// missingTagTimeout bounds the request for the tags there are: advice must not cost more than the failure.
+const missingTagTimeout = 5 * time.Second
+
+// adviseMissing adds to the failures in err that say that r's tag does not exist which tags there are.
+func adviseMissing(ctx context.Context, api scheme.API, r ref.Ref, arg string, err error) error {
+	if err == nil {
+		return nil
+	}
+	all := separate(err)
+	for i, e := range all {
+		if advice := missing(ctx, api, r, arg, e); advice != "" {
+			all[i] = &hinted{e, advice}
+		}
+	}
+	return errors.Join(all...)
+}
+
+// missing returns what to say about one failure, or "".
+func missing(ctx context.Context, api scheme.API, r ref.Ref, arg string, err error) string {
+	if hint := folderHint(arg); hint != "" && (errors.Is(err, errs.ErrNotFound) || errors.Is(err, errs.ErrUnauthorized) ||
+		errors.Is(err, errs.ErrDenied) || errors.Is(err, errs.ErrUnavailable)) {
+		return hint
+	}
+	if !errors.Is(err, errs.ErrNotFound) || r.Digest != "" {
+		return ""
+	}
+	if at, ok := located(err); !ok || !ref.SamePlace(at, r) {
+		return "" // something else is missing
+	}
+	ctx, cancel := context.WithTimeout(ctx, missingTagTimeout)
+	defer cancel()
+	list, lerr := api.TagList(ctx, r, scheme.WithTagLimit(1000))
+	if lerr != nil {
+		return ""
+	}
+	want := r.Reference()
+	tags := slices.DeleteFunc(list.Tags, func(tag string) bool {
+		_, cosign := referrer.CosignSubject(tag)
+		return cosign || referrer.IsFallbackTag(tag)
+	})
+	if len(tags) == 0 || slices.Contains(tags, want) {
+		return ""
+	}
+	near := nearest(want, tags, 3)
+	if len(near) == 0 {
+		near = tags[:min(len(tags), 5)]
+	}
+	rest := ""
+	if n := len(tags) - len(near); n > 0 || list.More {
+		rest = fmt.Sprintf("; all: ocisync ls %s", display(r.Place()))
+	}
+	return fmt.Sprintf("one of the tags that are there: %s%s", strings.Join(near, ", "), rest)
+}

@@ -94,6 +94,9 @@ func usable(dir fs.FS, path string) error {
 	ours := made(entries)
 	var found []string
 	for _, e := range entries {
+		if e.Name() == markerName {
+			return nil // somebody was faster
+		}
 		if ours[e.Name()] || e.Name() == "lost+found" {
 			continue
 		}

@@ -82,25 +82,25 @@ func (d *draft) addUntagged(desc types.Descriptor) error {
 	return nil
 }
 
-// removeTag takes the name from every entry that lookup finds under tag, and reports whether there was one.
+// removeTag takes the name from every entry that lookup finds under tag, and reports whether there was one. A full image
+// name that the tag would stand for next goes with it: a deleted tag must not come back as another image.
 func (d *draft) removeTag(tag string) (bool, error) {
-	e := d.now().lookup(tag)
-	if e == nil {
-		return false, nil
-	}
-	d.edit()
-	name := e.name
-	for _, o := range slices.Clone(d.next.entries) {
-		// An alias goes whatever full names stand for it: they all name this digest.
-		t, exact := o.tag()
-		if o.name == name || !exact && t == tag && o.digest == e.digest {
-			if err := d.untag(o); err != nil {
-				return true, err
+	found := false
+	for e := d.now().lookup(tag); e != nil; e = d.next.lookup(tag) {
+		found = true
+		d.edit()
+		for _, o := range slices.Clone(d.next.entries) {
+			// Full names that stand for one tag all have one digest.
+			t, exact := o.tag()
+			if o.name == e.name || !exact && t == tag && o.digest == e.digest {
+				if err := d.untag(o); err != nil {
+					return true, err
+				}
 			}
 		}
+		d.next.finish()
 	}
-	d.next.finish()
-	return true, nil
+	return found, nil
 }
 
 // removeDigest removes every entry of a digest, and reports whether there was one.

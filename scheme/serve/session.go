@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/ocisync/ocisync/types/errs"
 )
 
@@ -49,7 +47,6 @@ type sessions struct {
 // session is one upload.
 type session struct {
 	id, repo, path string
-	alg            digest.Algorithm // as announced; "" when the client did not say
 
 	busy    bool        // guarded by sessions.mu
 	touched time.Time   // guarded by sessions.mu
@@ -65,8 +62,8 @@ func newSessions(dir string, limit int, ttl time.Duration) *sessions {
 }
 
 // add opens a session for a repository. Its error is errs.ErrRateLimited when there are too many.
-func (t *sessions) add(repo string, alg digest.Algorithm) (*session, error) {
-	s := &session{id: rand.Text(), repo: repo, alg: alg}
+func (t *sessions) add(repo string) (*session, error) {
+	s := &session{id: rand.Text(), repo: repo}
 	s.path = filepath.Join(t.dir, s.id)
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -29,7 +29,7 @@ func (s *Server) uploadStart(x *exchange) error {
 		}
 		return x.created(x.req.Digest)
 	}
-	u, err := s.sessions.add(x.req.Repo, x.req.DigestAlgorithm)
+	u, err := s.sessions.add(x.req.Repo) // the bytes are hashed when the digest is known: its algorithm may be any
 	if err != nil {
 		return err
 	}

@@ -337,7 +337,7 @@ func TestIdleSessionsExpireAndBusyOnesDoNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tab := newSessions(t.TempDir(), 10, time.Hour)
 		add := func() *session {
-			s, err := tab.add("a", "")
+			s, err := tab.add("a")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -38,7 +38,7 @@ with all its platforms, and with the signatures and SBOMs that refer to it.
 SRC without a tag is the tag latest. DST without a tag gets the tag of SRC.
 
 The tag of an image is set last, so what a reader of DST sees is always complete. A copy that
-was interrupted goes on where it stopped when the same command is run again.`,
+was interrupted moves only what is still missing when the same command is run again.`,
 		Example: `  ocisync copy alpine:3 ./mirror                           into a directory, as tag 3
   ocisync copy ./mirror:3 reg.lan/library/alpine           and out of it
   ocisync copy --all-tags ghcr.io/org/app reg.lan/org/app  every tag of a repository
@@ -152,7 +152,10 @@ func (a *app) copy(ctx context.Context, f *copyFlags, srcArg, dstArg string) (er
 	}
 	if err != nil {
 		err = adviseMissing(ctx, client.API(), src, srcArg, err)
-		return adviseMissing(ctx, client.API(), dst, dstArg, err)
+		return adviseTarget(dst, dstArg, err)
+	}
+	if len(report.Images) == 0 && !a.quiet {
+		a.console.printf("nothing to copy: %s has no tags that were asked for\n", printable(display(src)))
 	}
 	if f.exitCode && report.Copied > 0 {
 		return errDifferences

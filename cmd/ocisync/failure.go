@@ -112,6 +112,8 @@ func hintFor(err error) string {
 		return hint
 	}
 	switch {
+	case errors.Is(err, errs.ErrNameUnknown) && host != dockerHub:
+		return fmt.Sprintf("ocisync ls %s for its repositories, if it lists them", host)
 	case errors.Is(err, errs.ErrUnauthorized):
 		return fmt.Sprintf("log in with `docker login %s` or `podman login %s`", host, host)
 	case errors.Is(err, errs.ErrDenied):
@@ -168,6 +170,22 @@ func adviseMissing(ctx context.Context, api scheme.API, r ref.Ref, arg string, e
 	for i, e := range all {
 		if advice := missing(ctx, api, r, arg, e); advice != "" {
 			all[i] = &hinted{e, advice}
+		}
+	}
+	return errors.Join(all...)
+}
+
+// adviseTarget adds to the failures in err at the repository of Docker Hub that arg named, in short, as a copy's target
+// that a directory is written otherwise: few may push to Docker Hub, and many forget the "./".
+func adviseTarget(r ref.Ref, arg string, err error) error {
+	if !isShort(arg, r) {
+		return err
+	}
+	all := separate(err)
+	for i, e := range all {
+		at, ok := located(e)
+		if ok && ref.SamePlace(at, r) && (errors.Is(e, errs.ErrUnauthorized) || errors.Is(e, errs.ErrDenied)) {
+			all[i] = &hinted{e, fmt.Sprintf("./%s, if you meant a directory, or docker login to push to %s", arg, r.Root)}
 		}
 	}
 	return errors.Join(all...)

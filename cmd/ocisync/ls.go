@@ -56,8 +56,12 @@ func (a *app) ls(ctx context.Context, arg string) (err error) {
 	if a.json() {
 		return a.out.json(found)
 	}
-	for _, name := range append(found.Tags, found.Repositories...) {
+	names := append(found.Tags, found.Repositories...)
+	for _, name := range names {
 		a.out.printf("%s\n", printable(name))
+	}
+	if len(names) == 0 && !a.quiet {
+		a.console.printf("%s is there, and has nothing in it\n", printable(found.Place))
 	}
 	return a.out.err
 }

@@ -70,7 +70,7 @@ begins with ./ ../ or / (./mirror, ./mirror:1.2, /srv/images/app:1.2).
 
 Content keeps its digest and is verified at every step. All platforms and everything that
 refers to an image (signatures, SBOMs) come along, unless told otherwise. A copy that was
-interrupted goes on where it stopped when the same command is run again.`,
+interrupted moves only what is still missing when the same command is run again.`,
 		Example: `  ocisync demo                                   try it, without network or registry
   ocisync copy alpine:3 ./mirror                 a registry's image into a directory
   ocisync copy --all-tags ghcr.io/org/app ./app  all tags of a repository

@@ -154,10 +154,18 @@ func isDirectory(p string) bool {
 	return err == nil && info.IsDir()
 }
 
+// dockerHub is the registry of names without one.
+const dockerHub = "docker.io"
+
+// isShort reports whether arg names r, a repository of Docker Hub, without its registry.
+func isShort(arg string, r ref.Ref) bool {
+	return r.Scheme == ref.SchemeReg && r.Root == dockerHub && !strings.Contains(arg, "://") && !strings.HasPrefix(arg, dockerHub+"/")
+}
+
 // folderHint returns what to type instead when arg was read as a repository of Docker Hub, and is a folder, too.
 func folderHint(arg string) string {
 	r, err := ref.Parse(arg)
-	if err != nil || r.Scheme != ref.SchemeReg || strings.Contains(arg, "://") || strings.HasPrefix(arg, r.Root+"/") {
+	if err != nil || !isShort(arg, r) {
 		return ""
 	}
 	name := strings.TrimSuffix(arg, ":"+r.Tag)

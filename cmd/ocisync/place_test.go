@@ -165,6 +165,30 @@ func TestABareNameThatIsAFolderGetsAHint(t *testing.T) {
 	}
 }
 
+func TestATargetOnDockerHubThatIsRefusedMayHaveBeenADirectory(t *testing.T) {
+	refused := func(place string) error {
+		return &errs.Error{Op: "copy", Ref: "a to b", Err: &errs.Error{Op: "blob put", Ref: place, Err: errs.ErrDenied}}
+	}
+	for _, c := range []struct {
+		arg, place string
+		want       bool
+	}{
+		{"mirror", "docker.io/library/mirror", true},
+		{"team/mirror", "docker.io/team/mirror", true},
+		{"docker.io/team/mirror", "docker.io/team/mirror", false},
+		{"reg.lan/mirror", "reg.lan/mirror", false},
+		{"mirror", "docker.io/library/source", false}, // the source refused
+	} {
+		err := adviseTarget(ref.MustParse(c.arg), c.arg, refused(c.place))
+		if got := strings.HasPrefix(hintFor(err), "./"+c.arg+", if you meant a directory"); got != c.want {
+			t.Errorf("%s, refused by %s: advice %q", c.arg, c.place, hintFor(err))
+		}
+		if exitCode(err) != exitNotAllowed {
+			t.Errorf("%s: exit code %d", c.arg, exitCode(err))
+		}
+	}
+}
+
 func TestARegistrysNameAloneIsTheWholeRegistry(t *testing.T) {
 	for arg, want := range map[string]string{
 		"localhost:5000": "reg://localhost:5000", "localhost": "reg://localhost", "ghcr.io": "reg://ghcr.io",

@@ -41,8 +41,9 @@ const topicExitCodes = `Every command ends with one of these codes:
    10  differences: copy --dry-run --exit-code found something to copy
   130  interrupted (SIGINT); 143 for SIGTERM
 
-The first interrupt stops the work and keeps what was transferred; the same command goes on from there.
-The second ends the program at once. Neither leaves anything half-written that a reader could see.`
+The first interrupt stops the work and keeps every blob that was transferred whole; the same command
+moves the rest. The second ends the program at once. Neither leaves anything half-written that a reader
+could see.`
 
 const topicJSON = `Fields may be added; those that are here keep their names and meaning. Fields that are empty or zero
 may be left out.

@@ -216,7 +216,7 @@ func (p *blobPut) send(ctx context.Context, location *url.URL, attempt int) (got
 	} else {
 		err = p.stream(ctx, location, u)
 	}
-	fault := u.settle(ctx)
+	fault := u.settle()
 	switch {
 	case fault != nil: // also when the registry noticed first
 		return got, true, p.atFault(ctx, fault)
@@ -259,7 +259,7 @@ func (p *blobPut) stream(ctx context.Context, location *url.URL, u *upload) erro
 		return err
 	}
 	discard(resp)
-	if fault := u.settle(ctx); fault != nil {
+	if fault := u.settle(); fault != nil {
 		return fault
 	}
 	if u.err != io.EOF {

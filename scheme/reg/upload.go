@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/blob"
 	"github.com/ocisync/ocisync/types/errs"
 )
 
@@ -32,19 +33,33 @@ type upload struct {
 	idle    sync.Cond // on mu: reading ended
 
 	// Owned by who reads, and after settle by who settled.
-	hash hash.Hash
-	n    int64 // bytes read from src
-	err  error // why the upload is wrong or its source failed; io.EOF when all is well
+	buf  []byte
+	got  chan result // of the one Read of src that is under way
+	hash hash.Hash   // nil if src is itself the proof of its content
+	n    int64       // bytes read from src
+	err  error       // why the upload is wrong or its source failed; io.EOF when all is well
+}
+
+// result is that of a Read.
+type result struct {
+	n   int
+	err error
 }
 
 func newUpload(ctx context.Context, src io.Reader, want types.Descriptor) *upload {
-	alg := digest.SHA256
-	if want.Digest != "" {
-		alg = want.Digest.Algorithm()
-	}
-	u := &upload{ctx: ctx, src: src, want: want, hash: alg.Hash()}
+	u := &upload{ctx: ctx, src: src, want: want, buf: make([]byte, 32<<10), got: make(chan result, 1)}
 	u.idle.L = &u.mu
+	if !blob.Verifies(src, want) {
+		u.hash = u.algorithm().Hash()
+	}
 	return u
+}
+
+func (u *upload) algorithm() digest.Algorithm {
+	if u.want.Digest == "" {
+		return digest.SHA256
+	}
+	return u.want.Digest.Algorithm()
 }
 
 // open implements payload.
@@ -112,7 +127,9 @@ func (u *upload) read(p []byte) (int, error) {
 		return 0, nil
 	}
 	n, err := u.fill(p)
-	u.hash.Write(p[:n])
+	if u.hash != nil {
+		u.hash.Write(p[:n])
+	}
 	u.n += int64(n)
 	if err == nil && types.SizeKnown(u.want) && u.n >= u.want.Size {
 		err = u.probe()
@@ -141,12 +158,25 @@ func (u *upload) check() error {
 	return nil
 }
 
-// fill reads from the source until there is something.
+// fill reads from the source until there is something, or the context has ended: the transport does not return while
+// somebody hangs in a Read of its body. The source is then left behind with a buffer of ours.
 func (u *upload) fill(p []byte) (int, error) {
 	for range 100 {
-		n, err := u.src.Read(p)
-		if n > 0 || err != nil {
-			return n, err
+		if err := u.ctx.Err(); err != nil {
+			return 0, err
+		}
+		buf := u.buf[:min(len(p), len(u.buf))]
+		go func() {
+			n, err := u.src.Read(buf)
+			u.got <- result{n, err}
+		}()
+		select {
+		case r := <-u.got:
+			if r.n > 0 || r.err != nil {
+				return copy(p, buf[:r.n]), r.err
+			}
+		case <-u.ctx.Done():
+			return 0, u.ctx.Err()
 		}
 	}
 	return 0, io.ErrNoProgress
@@ -179,29 +209,22 @@ func (u *upload) verdict() error {
 
 // digest is that of all that was read.
 func (u *upload) digest() digest.Digest {
-	alg := digest.SHA256
-	if u.want.Digest != "" {
-		alg = u.want.Digest.Algorithm()
+	if u.hash == nil {
+		return u.want.Digest
 	}
-	return digest.NewDigest(alg, u.hash)
+	return digest.NewDigest(u.algorithm(), u.hash)
 }
 
-// settle ends the reading and waits until nobody reads any more, or the context ends: a source that then still hangs
-// in a Read is left behind with it. It returns why the source is at fault, nil if it is not.
-func (u *upload) settle(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() {
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		u.idle.Broadcast()
-	})
-	defer stop()
+// settle ends the reading, waits until nobody reads any more, and returns why the source is at fault, nil if it is
+// not.
+func (u *upload) settle() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.turn++
-	for u.reading && ctx.Err() == nil {
+	for u.reading {
 		u.idle.Wait()
 	}
-	if u.reading || u.err == io.EOF {
+	if u.err == io.EOF {
 		return nil
 	}
 	return u.err

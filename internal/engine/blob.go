@@ -41,10 +41,17 @@ func (r *run) blob(ctx context.Context, im *image, d types.Descriptor, mode mode
 		return brought{size: d.Size, wrote: wrote}, err
 	})
 	if err == nil && !led && b.size != d.Size {
-		err = &errs.Error{Op: "copy", Ref: r.src.String(), Digest: d.Digest, Err: errs.ErrSizeMismatch,
-			Message: fmt.Sprintf("one descriptor gives it %d bytes, another %d", b.size, d.Size)}
+		err = sizesDiffer(r.src, d, b.size)
 	}
 	return b.wrote, err
+}
+
+// sizesDiffer says that content of one digest was described with two sizes: one of the descriptors lies.
+func sizesDiffer(at ref.Ref, d types.Descriptor, other int64) error {
+	return &errs.Error{
+		Op: "copy", Ref: at.String(), Digest: d.Digest, Err: errs.ErrSizeMismatch,
+		Message: fmt.Sprintf("one descriptor gives it %d bytes, another %d", other, d.Size),
+	}
 }
 
 // bringBlob goes from the cheapest way to the dearest: it is there, it can be mounted or linked, it must be read.

@@ -283,7 +283,7 @@ func TestAnIndexMayListBlobsAndUnknownManifests(t *testing.T) {
 	odd := b.putRaw([]byte(`{"mediaType":"application/x-unheard-of","x":1}`))
 	top := b.index([]types.Descriptor{layer, odd}, "latest")
 	w.copy(plain)
-	if w.dst.count("BlobPut "+string(layer.Digest)) != 1 || w.dst.count("ManifestPut "+string(odd.Digest)) != 1 || w.tag("latest") != top.Digest {
+	if w.dst.count("BlobPut "+string(layer.Digest)) != 1 || w.dst.count("ManifestPut(child) "+string(odd.Digest)) != 1 || w.tag("latest") != top.Digest {
 		t.Errorf("target: %v", w.dst.seen())
 	}
 }
@@ -362,7 +362,11 @@ func TestVerifyCompletesWhatIsMissing(t *testing.T) {
 	if rep := w.copy(plain); rep.Unchanged != 1 || w.has(top) {
 		t.Errorf("trust looks no further than the manifest: %+v", rep)
 	}
+	w.forget()
 	rep := w.copy(engine.Options{NoReferrers: true, Verify: true})
+	if w.dst.count("ManifestPut") != 2 {
+		t.Errorf("what was completed is not made to stay: %v", w.dst.seen())
+	}
 	if !w.has(top) || rep.Blobs != 1 || rep.Copied != 1 {
 		t.Errorf("verify: %+v", rep)
 	}
@@ -396,4 +400,73 @@ func TestATargetThatMissesContentAfterAllIsHealed(t *testing.T) {
 			t.Errorf("%v: %v", err, w.dst.seen())
 		}
 	})
+}
+
+func TestAMountThatWasNoneIsHealed(t *testing.T) {
+	w := worldOf(t, "reg", "reg")
+	w.to.Root = w.from.Root
+	w.to.Repo = "copy"
+	b := w.atSource()
+	top := b.index([]types.Descriptor{b.image([]string{"layer"})}, "latest")
+	w.src.liesOnMount = true
+	rep := w.copy(plain)
+	if !w.has(top) || rep.Retries != 1 || rep.Blobs != 2 || w.src.count("BlobHead") != 2 {
+		t.Errorf("%+v %v", rep, w.src.seen())
+	}
+}
+
+func TestSizesOfManifestsThatContradictEachOtherAreFound(t *testing.T) {
+	for _, wrong := range []int64{1, 1 << 20} {
+		w := newWorld(t)
+		b := w.atSource()
+		img := b.image([]string{"layer"})
+		liar := img
+		liar.Size = wrong
+		b.index([]types.Descriptor{img, liar}, "latest")
+		if _, err := w.engine.Copy(context.Background(), w.from, w.to, plain); !errors.Is(err, errs.ErrSizeMismatch) || w.tag("latest") != "" {
+			t.Errorf("size %d: %v", wrong, err)
+		}
+	}
+}
+
+func TestIndexesWithoutBottomAreRefused(t *testing.T) {
+	w := newWorld(t)
+	b := w.atSource()
+	d := b.image([]string{"layer"})
+	for range 30 {
+		d = b.index([]types.Descriptor{d})
+	}
+	b.index([]types.Descriptor{d}, "latest")
+	for _, o := range []engine.Options{plain, onlyOf(amd64)} {
+		if _, err := w.engine.Copy(context.Background(), w.from, w.to, o); !errors.Is(err, errs.ErrManifestInvalid) || w.tag("latest") != "" {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+func TestAnIndexWithGapsIsRetagged(t *testing.T) {
+	w := worldOf(t, "one", "one")
+	w.to = w.from
+	b := w.atSource()
+	gone := types.Descriptor{MediaType: types.MediaTypeImageManifest, Digest: digest.FromString("gone"), Size: 7}
+	top := b.index([]types.Descriptor{gone, b.image([]string{"layer"})}, "latest")
+	w.to.Tag = "other"
+	w.copy(engine.Options{})
+	if w.tag("other") != top.Digest {
+		t.Error("it is not there")
+	}
+}
+
+func TestASizeThatContradictsTheTargetsBlobIsFound(t *testing.T) {
+	w := newWorld(t)
+	b := w.atSource()
+	layer := b.blob("layer")
+	layer.Size = 99
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: b.blob("{}"), Layers: []types.Descriptor{layer}}
+	m.SchemaVersion = 2
+	b.put(m, "latest")
+	w.atTarget().image([]string{"layer"}, "other")
+	if _, err := w.engine.Copy(context.Background(), w.from, w.to, plain); !errors.Is(err, errs.ErrSizeMismatch) || w.tag("latest") != "" {
+		t.Errorf("%v", err)
+	}
 }

@@ -74,10 +74,10 @@ func TestEventsComeOneByOneAndInOrder(t *testing.T) {
 func TestGoroutinesAreBounded(t *testing.T) {
 	w := newWorld(t)
 	var layers []string
-	for i := range 500 {
+	for i := range 200 {
 		layers = append(layers, fmt.Sprint("layer ", i))
 	}
-	for i := range 100 {
+	for i := range 40 {
 		w.atSource().image(append([]string{fmt.Sprint("own ", i)}, layers...), fmt.Sprint("t", i))
 	}
 	var once sync.Once

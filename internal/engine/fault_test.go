@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -49,7 +50,8 @@ func TestABlobThatIsWrongLeavesNothingVisible(t *testing.T) {
 
 func TestAStreamThatBrokeIsBegunAgain(t *testing.T) {
 	w := newWorld(t)
-	img := w.atSource().image([]string{"a layer of some length"}, "latest")
+	layer := strings.Repeat("a layer that is told of more than once", 32<<10)
+	img := w.atSource().image([]string{layer}, "latest")
 	var tries sync.Map
 	w.src.stream = func(d types.Descriptor) error {
 		if _, again := tries.LoadOrStore(d.Digest, true); again {
@@ -62,7 +64,7 @@ func TestAStreamThatBrokeIsBegunAgain(t *testing.T) {
 	if rep.Retries != 2 || !w.has(img) || sum != rep.Bytes {
 		t.Errorf("%+v, %d bytes told", rep, sum)
 	}
-	if want := img.Size + int64(len("a layer of some length")+len("config of a layer of some length")); sum != want {
+	if want := img.Size + int64(len(layer)+len("config of "+layer)); sum != want {
 		t.Errorf("bytes that were read twice are told twice: %d, want %d", sum, want)
 	}
 }
@@ -107,6 +109,20 @@ func TestEveryFailureIsReportedAndTheRestIsCopied(t *testing.T) {
 	}
 	if w.src.count("BlobGet "+string(digest.FromString("two"))) != 1 {
 		t.Error("two images that need one lost blob ask for it once")
+	}
+}
+
+func TestOneFailureOnTwoWaysIsSaidOnce(t *testing.T) {
+	w := newWorld(t)
+	b := w.atSource()
+	one, two := b.image([]string{"lost", "one"}), b.image([]string{"lost", "two"})
+	b.index([]types.Descriptor{one, two}, "latest")
+	lost := types.Descriptor{Digest: digest.FromString("lost")}
+	if err := w.src.base.BlobDelete(context.Background(), w.from, lost); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.engine.Copy(context.Background(), w.from, w.to, plain); err == nil || strings.Count(err.Error(), string(lost.Digest)) != 1 {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -234,6 +250,9 @@ func (t *throttled) BlobPut(ctx context.Context, r ref.Ref, d types.Descriptor, 
 	t.now++
 	t.worst = max(t.worst, t.now)
 	t.mu.Unlock()
+	for range 100 {
+		runtime.Gosched() // whoever may come, comes
+	}
 	defer func() {
 		t.mu.Lock()
 		t.now--

@@ -203,12 +203,13 @@ type spy struct {
 	base *mem.Mem
 	t    *testing.T
 
-	mu       sync.Mutex
-	calls    []string
-	incident func(call string) error        // before a call
-	stream   func(d types.Descriptor) error // what a blob's stream ends with after its first half
-	check    bool                           // that every manifest put is complete
-	noMounts bool
+	mu          sync.Mutex
+	calls       []string
+	incident    func(call string) error        // before a call
+	stream      func(d types.Descriptor) error // what a blob's stream ends with after its first half
+	check       bool                           // that every manifest put is complete
+	noMounts    bool
+	liesOnMount bool // it says that it mounted, and did not
 }
 
 func newSpy(t *testing.T) *spy {
@@ -280,6 +281,9 @@ func (s *spy) BlobHead(ctx context.Context, r ref.Ref, d types.Descriptor, o ...
 }
 
 func (s *spy) BlobPut(ctx context.Context, r ref.Ref, d types.Descriptor, rdr io.Reader, o ...scheme.BlobPutOption) (types.Descriptor, error) {
+	if !scheme.Collect(o).DeferredSync {
+		s.t.Error("a blob is put that is made durable by itself")
+	}
 	op := "BlobPut"
 	if from := scheme.Collect(o).MountFrom; len(from) > 0 {
 		var repos []string
@@ -293,6 +297,9 @@ func (s *spy) BlobPut(ctx context.Context, r ref.Ref, d types.Descriptor, rdr io
 	}
 	if s.noMounts {
 		o = nil
+	}
+	if s.liesOnMount && len(scheme.Collect(o).MountFrom) > 0 {
+		return d, nil
 	}
 	return s.base.BlobPut(ctx, r, d, rdr, o...)
 }
@@ -319,7 +326,11 @@ func (s *spy) ManifestHead(ctx context.Context, r ref.Ref, o ...scheme.ManifestH
 }
 
 func (s *spy) ManifestPut(ctx context.Context, r ref.Ref, m *manifest.Manifest, o ...scheme.ManifestPutOption) (manifest.PutResult, error) {
-	if err := s.note(ctx, "ManifestPut", r.Reference()); err != nil {
+	op := "ManifestPut"
+	if scheme.Collect(o).Child {
+		op = "ManifestPut(child)"
+	}
+	if err := s.note(ctx, op, r.Reference()); err != nil {
 		return manifest.PutResult{}, err
 	}
 	res, err := s.base.ManifestPut(ctx, r, m, o...)

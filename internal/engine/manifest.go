@@ -48,27 +48,12 @@ func (r *run) fetch(ctx context.Context, d types.Descriptor) (*manifest.Manifest
 	return r.readManifest(ctx, r.src.WithDigest(d.Digest), d, r.srcSlots)
 }
 
-// look returns the manifest d, which both sides have: from where it costs no request, if there is such a side.
-func (r *run) look(ctx context.Context, d types.Descriptor) (*manifest.Manifest, error) {
-	if m := r.kept(d); m != nil {
-		return m, nil
-	}
-	if !remote(r.dst) && remote(r.src) && !r.dry {
-		return r.readManifest(ctx, r.dst.WithDigest(d.Digest), d, r.dstSlots)
-	}
-	return r.fetch(ctx, d)
-}
-
-// kept returns the manifest d if it is in memory and is as large as d says.
+// kept returns the manifest d if it is in memory.
 func (r *run) kept(d types.Descriptor) *manifest.Manifest {
-	m := r.rewritten.get(d.Digest)
-	if m == nil {
-		m = r.manifests.get(d.Digest)
+	if m := r.rewritten.get(d.Digest); m != nil {
+		return m
 	}
-	if m != nil && d.Size > 0 && d.Size != m.Descriptor().Size {
-		return nil // the place is asked, and says what is wrong
-	}
-	return m
+	return r.manifests.get(d.Digest)
 }
 
 // remote reports whether questions to r's place cost requests.
@@ -80,6 +65,9 @@ func (r *run) put(ctx context.Context, n node) error {
 	_, sparse, err := r.wanted(ctx, n)
 	if err != nil {
 		return err
+	}
+	if r.retag() { // what the place has of an index, it has under any tag
+		sparse = n.m.IsIndex()
 	}
 	it := n.item()
 	r.rec.content(it, transfer.Planned, 0, nil)

@@ -120,6 +120,9 @@ func TestAnIndexIsRewrittenToTheWantedPlatforms(t *testing.T) {
 	if !w.has(sigAmd) || w.has(sigTop) || w.has(f.top) {
 		t.Error("signatures of the images belong to it, those of the old index do not")
 	}
+	if w.src.count("ReferrerList "+string(made.Digest())) != 0 {
+		t.Error("the source is asked who signed what it never had")
+	}
 	w.forget()
 	if rep := w.copy(o); rep.Unchanged != 1 || w.dst.count("ManifestPut") != 0 {
 		t.Errorf("again: %+v", rep)
@@ -132,6 +135,7 @@ func TestANestedIndexIsRewrittenToo(t *testing.T) {
 	amd, arm := b.image([]string{"amd"}), b.image([]string{"arm"})
 	nested := b.index([]types.Descriptor{on(amd, "linux/amd64"), on(arm, "linux/arm64")})
 	nested.Annotations = map[string]string{"kept": "yes"}
+	nested.Data = []byte("the nested index as it was")
 	b.index([]types.Descriptor{nested}, "latest")
 	o := onlyOf(arm64)
 	o.Rewrite = true
@@ -146,7 +150,7 @@ func TestANestedIndexIsRewrittenToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	innerView, _ := inner.View()
-	if len(innerView.Manifests) != 1 || innerView.Manifests[0].Digest != arm.Digest || view.Manifests[0].Annotations["kept"] != "yes" || view.Manifests[0].Size != inner.Descriptor().Size {
+	if len(innerView.Manifests) != 1 || innerView.Manifests[0].Digest != arm.Digest || view.Manifests[0].Annotations["kept"] != "yes" || view.Manifests[0].Data != nil || view.Manifests[0].Size != inner.Descriptor().Size {
 		t.Errorf("%s\n%s", made.Raw(), inner.Raw())
 	}
 	if !w.has(made.Descriptor()) || w.has(amd) {
@@ -240,4 +244,27 @@ func TestATargetThatRefusesGapsIsExplained(t *testing.T) {
 	o := onlyOf(amd64)
 	o.Rewrite = true
 	w.copy(o)
+}
+
+func TestARegistryIsAskedForTheWantedPlatformsOfAnIndexItHas(t *testing.T) {
+	w := worldOf(t, "src", "reg")
+	f := newFamily(w.atSource())
+	w.copy(onlyOf(amd64))
+	if rep := w.copy(onlyOf(arm64)); rep.Copied != 1 || !w.has(f.arm) {
+		t.Errorf("%+v", rep)
+	}
+}
+
+func TestReferrersAreCopiedWholeWhateverThePlatforms(t *testing.T) {
+	w := newWorld(t)
+	b := w.atSource()
+	f := newFamily(b)
+	ix := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Subject: &f.amd, Manifests: []types.Descriptor{on(b.image([]string{"tool"}), "linux/arm64")}}
+	ix.SchemaVersion = 2
+	whole := b.put(ix)
+	sig := b.artifact(ix.Manifests[0], "signature inside of a referrer")
+	w.copy(onlyOf(amd64))
+	if !w.has(whole) || !w.has(sig) {
+		t.Error("a referrer was cut to the platforms of the image")
+	}
 }

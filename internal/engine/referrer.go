@@ -72,7 +72,7 @@ func (r *run) subjects(ctx context.Context, d types.Descriptor, whole bool, dept
 	if !types.IsIndex(d.MediaType) || depth > maxDepth {
 		return all, nil
 	}
-	m, err := r.look(ctx, d)
+	m, err := r.fetch(ctx, d)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func (r *run) attachListed(ctx context.Context, im *image, subject types.Descrip
 	failed := make([]error, len(want))
 	r.sched.each(len(want), func(i int) {
 		d := types.Descriptor{MediaType: want[i].MediaType, Digest: want[i].Digest, Size: want[i].Size}
-		n := node{im: im, desc: d, whole: true, mode: r.mode()}
+		n := node{im: im, desc: d, whole: r.pruned(), mode: r.mode()}
 		if have[d.Digest] && n.mode == trust {
 			r.nodes.settle(n.key(), placed{desc: d})
 			r.rec.content(n.item(), transfer.Present, 0, nil)

@@ -39,6 +39,9 @@ func TestReferrersOfEverythingAreCopied(t *testing.T) {
 	if rep.Images[0].Referrers != 5 {
 		t.Errorf("%d referrers", rep.Images[0].Referrers)
 	}
+	if w.dst.count("ReferrerList") != 0 {
+		t.Error("a repository that was not there is asked for referrers")
+	}
 	calls := w.dst.seen()
 	put := map[string]int{}
 	for i, c := range calls {
@@ -62,7 +65,7 @@ func TestReferrersOfEverythingAreCopied(t *testing.T) {
 		}
 		w.forget()
 		rep = w.copy(engine.Options{})
-		if rep.Unchanged != 1 || w.dst.count("ManifestPut") != 0 || w.src.count("BlobGet") != 0 {
+		if rep.Unchanged != 1 || w.dst.count("ManifestPut") != 0 || w.src.count("BlobGet") != 0 || w.dst.count("ManifestHead "+string(late.Digest)) != 0 {
 			t.Errorf("%+v %v", rep, w.dst.seen())
 		}
 	})
@@ -248,7 +251,19 @@ func TestAReferrerThatIsAlsoAChildIsStoredByItself(t *testing.T) {
 	b.index([]types.Descriptor{img, sig}, "latest")
 	w.copy(engine.Options{})
 	// once for the index, and once more so that it is there without the index
-	if w.dst.count("ManifestPut "+string(sig.Digest)) > 2 || !w.has(sig) {
+	if w.dst.count("ManifestPut(child) "+string(sig.Digest)) != 1 || w.dst.count("ManifestPut "+string(sig.Digest)) != 1 || !w.has(sig) {
 		t.Errorf("%v", w.dst.seen())
+	}
+}
+
+func TestAnUnchangedIndexIsReadWhereItCostsNothing(t *testing.T) {
+	w := worldOf(t, "reg", "dst")
+	b := w.atSource()
+	b.index([]types.Descriptor{b.image([]string{"layer"})}, "latest")
+	w.copy(engine.Options{})
+	w.forget()
+	w.copy(engine.Options{})
+	if w.src.count("ManifestGet") != 0 || w.src.count("ReferrerList") != 2 {
+		t.Errorf("%v", w.src.seen())
 	}
 }

@@ -69,6 +69,9 @@ func (r *run) ensure(ctx context.Context, n node) (placed, error) {
 	if err != nil {
 		return placed{desc: n.desc}, err
 	}
+	if n.desc.Size > 0 && n.desc.Size != p.desc.Size {
+		return p, sizesDiffer(r.src, n.desc, p.desc.Size)
+	}
 	if led || n.there || n.tag == "" && (n.child || !p.child) {
 		return p, nil
 	}
@@ -169,7 +172,7 @@ func (r *run) stays(ctx context.Context, n node) (bool, error) {
 	if n.there {
 		return true, nil
 	}
-	if n.mode == trust || n.tag != "" || r.absent() && n.mode != heal {
+	if n.mode == trust || n.tag != "" || r.absent() {
 		return false, nil
 	}
 	_, err := r.headManifest(ctx, r.dst.WithDigest(n.desc.Digest), r.dstSlots)

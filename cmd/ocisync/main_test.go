@@ -39,6 +39,7 @@ func scriptSetup(env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("PAGES", pages)
+	env.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector makes every process wait a second at its end
 	env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 	env.Setenv("DOCKER_CONFIG", filepath.Join(env.WorkDir, "docker"))
 	env.Setenv("XDG_RUNTIME_DIR", filepath.Join(env.WorkDir, "home"))

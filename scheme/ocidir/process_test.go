@@ -1,0 +1,284 @@
+package ocidir
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ocisync/ocisync/scheme/schemetest"
+	"github.com/ocisync/ocisync/types"
+)
+
+// The environment that makes the test binary a writer: it puts tags into a layout, and prints each when it was
+// acknowledged.
+const (
+	writerDir   = "OCIDIR_TEST_WRITER"
+	writerName  = "OCIDIR_TEST_NAME"
+	writerCount = "OCIDIR_TEST_COUNT"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(writerDir); dir != "" {
+		if err := write(dir, os.Getenv(writerName), os.Getenv(writerCount)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func write(dir, name, count string) error {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	o, r := New(), place(dir)
+	defer o.Close()
+	for i := range n {
+		tag := fmt.Sprintf("%s-%d", name, i)
+		if err := schemetest.Opaque(tag).Push(context.Background(), o, r.WithTag(tag)); err != nil {
+			return err
+		}
+		fmt.Println(tag)
+	}
+	return nil
+}
+
+// startWriter starts a process that writes, and sends the tags that it acknowledges.
+func startWriter(t *testing.T, dir, name string, count int) (*exec.Cmd, <-chan string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), writerDir+"="+dir, writerName+"="+name, writerCount+"="+strconv.Itoa(count))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	tags := make(chan string, count)
+	go func() {
+		defer close(tags)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			tags <- s.Text()
+		}
+	}()
+	return cmd, tags
+}
+
+func TestProcessesLoseNothing(t *testing.T) {
+	const processes, each = 4, 200
+	dir := t.TempDir()
+	var wg sync.WaitGroup
+	for p := range processes {
+		cmd, tags := startWriter(t, dir, fmt.Sprint("p", p), each)
+		wg.Go(func() {
+			for range tags { // until the process closes its output
+			}
+			if err := cmd.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := len(valid(t, place(dir))); got != processes*each {
+		t.Errorf("%d processes put %d tags each: %d of %d are there", processes, each, got, processes*each)
+	}
+}
+
+func TestKilledProcessesLoseNothingAcknowledged(t *testing.T) {
+	dir := t.TempDir()
+	acknowledged := map[string]bool{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for p := range 3 {
+		wg.Go(func() {
+			for life := range 6 {
+				cmd, tags := startWriter(t, dir, fmt.Sprintf("p%d-life%d", p, life), 1000)
+				kill := 1 + rand.IntN(40)
+				for tag := range tags {
+					mu.Lock()
+					acknowledged[tag] = true
+					mu.Unlock()
+					if kill--; kill == 0 {
+						if err := cmd.Process.Kill(); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+				if err := cmd.Wait(); err == nil {
+					t.Error("the process was not killed")
+				}
+			}
+		})
+	}
+	wg.Wait()
+	there := map[string]bool{}
+	for _, tag := range valid(t, place(dir)) {
+		there[tag] = true
+	}
+	for tag := range acknowledged {
+		if !there[tag] {
+			t.Errorf("%s was acknowledged and is lost", tag)
+		}
+	}
+	if len(there) < len(acknowledged) || len(acknowledged) < 18 {
+		t.Errorf("%d tags are there, %d were acknowledged", len(there), len(acknowledged))
+	}
+	if err := schemetest.Opaque("after").Push(t.Context(), open(t), place(dir).WithTag("after")); err != nil {
+		t.Error(err)
+	}
+	if left := leftovers(t, dir); len(left) > 0 {
+		t.Errorf("a writer that came later left %q of dead ones", left)
+	}
+}
+
+func TestLiveWritersFilesAreNotSwept(t *testing.T) {
+	dir := t.TempDir()
+	r := place(dir)
+	pr := &paused{data: schemetest.Blob("slow", 100_000), started: make(chan struct{}), goOn: make(chan struct{})}
+	done := make(chan error, 1)
+	slow := open(t)
+	go func() {
+		_, err := slow.BlobPut(t.Context(), r, types.Descriptor{}, pr)
+		done <- err
+	}()
+	<-pr.started
+	if err := os.WriteFile(filepath.Join(dir, ingestDir, "dead"+tempSuffix), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := schemetest.Opaque("other").Push(t.Context(), open(t), r.WithTag("other")); err != nil {
+		t.Fatal(err)
+	}
+	if left := leftovers(t, dir); len(left) != 1 || left[0] == "dead"+tempSuffix {
+		t.Errorf("in ingest is %q, want the live writer's file only", left)
+	}
+	close(pr.goOn)
+	if err := <-done; err == nil || strings.Contains(err.Error(), "no such file") {
+		t.Errorf("the slow writer, whose content is wrong: %v", err)
+	}
+}
+
+// paused reads one chunk, and the rest when it may.
+type paused struct {
+	data          []byte
+	started, goOn chan struct{}
+	once          sync.Once
+}
+
+func (p *paused) Read(b []byte) (int, error) {
+	n := copy(b, p.data[:min(len(p.data), 1000)])
+	p.data = p.data[n:]
+	p.once.Do(func() {
+		close(p.started)
+	})
+	if n == 0 || len(p.data) < 99_000 {
+		<-p.goOn
+	}
+	if n == 0 {
+		return 0, errors.New("enough")
+	}
+	return n, nil
+}
+
+func TestLockIsWaitedForNoLongerThanTheContext(t *testing.T) {
+	o, r := open(t), place(t.TempDir())
+	it := schemetest.Opaque("a")
+	if err := it.Push(t.Context(), o, r.WithTag("v1")); err != nil {
+		t.Fatal(err)
+	}
+	held := holdLock(t, r.Root)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := o.ManifestPut(ctx, r.WithTag("v2"), it.Manifest)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatalf("while another process has the lock: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	if l, err := o.TagList(t.Context(), r); err != nil || len(l.Tags) != 1 {
+		t.Errorf("readers do not wait for the lock: got %v, %v", l, err)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the context's error", err)
+	}
+	held.Close()
+	if _, err := o.ManifestPut(t.Context(), r.WithTag("v3"), it.Manifest); err != nil {
+		t.Errorf("after the lock was given back: %v", err)
+	}
+	if l, err := o.TagList(t.Context(), r); err != nil || strings.Join(l.Tags, " ") != "v1 v3" {
+		t.Errorf("the put that was given up is there: %v, %v", l.Tags, err)
+	}
+}
+
+// holdLock takes a layout's lock as another process would.
+func holdLock(t *testing.T, dir string) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lockFile(f, true); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// Whoever deletes .ocisync takes the lock file out of the hands of who waits for it, or has it.
+func TestStateMayBeDeletedAtAnyTime(t *testing.T) {
+	s := &steps{}
+	o, r := open(t, withHook(s.hook)), place(t.TempDir())
+	it := schemetest.Opaque("a")
+	if err := it.Push(t.Context(), o, r.WithTag("v1")); err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(r.Root, stateDir)
+	for name, when := range map[string]func(){
+		"between puts": func() {
+			if err := os.RemoveAll(state); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"while the lock is held": func() {
+			var once sync.Once
+			s.set(func(step, name string) error {
+				if step == stepCreate && strings.HasPrefix(name, ingestDir) {
+					once.Do(func() {
+						if err := os.RemoveAll(state); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				return nil
+			})
+		},
+	} {
+		when()
+		tag := strings.ReplaceAll(name, " ", "-")
+		if _, err := o.ManifestPut(t.Context(), r.WithTag(tag), it.Manifest); err != nil {
+			t.Errorf("deleted %s: %v", name, err)
+		}
+		s.set(nil)
+		if d, err := open(t).ManifestHead(t.Context(), r.WithTag(tag)); err != nil || d.Digest != it.Manifest.Digest() {
+			t.Errorf("deleted %s: the tag is %v, %v", name, d.Digest, err)
+		}
+	}
+}

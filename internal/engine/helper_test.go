@@ -292,6 +292,9 @@ func (s *spy) BlobPut(ctx context.Context, r ref.Ref, d types.Descriptor, rdr io
 		}
 		op = "BlobPut(from " + strings.Join(repos, ",") + ")"
 	}
+	if op == "BlobPut" && !blob.Verifies(rdr, d) {
+		s.t.Error("a stream that would have to be hashed again")
+	}
 	if err := s.note(ctx, op, d.Digest); err != nil {
 		return types.Descriptor{}, err
 	}

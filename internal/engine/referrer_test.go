@@ -134,8 +134,8 @@ func TestCosignsTagsGoWithTheirImage(t *testing.T) {
 	t.Run("as tags, when all tags are copied", func(t *testing.T) {
 		w := w.again(t)
 		rep := w.copy(engine.Options{AllTags: true})
-		if len(rep.Images) != 9 || w.tag(stranger) == "" {
-			t.Errorf("%d images", len(rep.Images))
+		if len(rep.Images) != 9 || w.tag(stranger) == "" || w.src.count("TagList") != 1 {
+			t.Errorf("%d images, %d lists of tags", len(rep.Images), w.src.count("TagList"))
 		}
 		for name := range names {
 			if w.dst.count("ManifestPut "+name) != 1 {

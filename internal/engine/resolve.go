@@ -68,6 +68,7 @@ func (r *run) resolveTags(ctx context.Context, src, dst ref.Ref) ([]*image, erro
 	if err != nil {
 		return nil, err
 	}
+	r.cosign.settle(struct{}{}, bySubject(list.Tags))
 	have, known, err := r.targetTags(ctx)
 	if err != nil {
 		return nil, err

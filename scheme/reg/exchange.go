@@ -60,6 +60,7 @@ func (h *host) exchange(ctx context.Context, m message) (*http.Response, error) 
 		if err != nil {
 			if h.fallBack(u, err) && (m.body == nil || m.body.replayable()) {
 				u = withScheme(u, "http")
+				hop--
 				continue
 			}
 			return nil, err

@@ -28,7 +28,7 @@ import (
 // Scheme is the name under which references name places in memory.
 const Scheme = "mem"
 
-// Mem implements scheme.API, BlobOpener, BlobLister and RepoLister. Make one with New.
+// Mem implements scheme.API, BlobOpener, BlobLister, BlobFinder and RepoLister. Make one with New.
 type Mem struct {
 	scheme.Unimplemented
 	limit int64 // bytes of blobs and manifests at most; 0 is no limit
@@ -43,6 +43,7 @@ var (
 	_ scheme.API        = (*Mem)(nil)
 	_ scheme.BlobOpener = (*Mem)(nil)
 	_ scheme.BlobLister = (*Mem)(nil)
+	_ scheme.BlobFinder = (*Mem)(nil)
 	_ scheme.RepoLister = (*Mem)(nil)
 )
 
@@ -108,6 +109,36 @@ func (m *Mem) RepoList(ctx context.Context, r ref.Ref, last string, fn func(repo
 		}
 	}
 	return nil
+}
+
+// BlobFind calls fn for every repository below r's root that holds blob d; see scheme.BlobFinder.
+func (m *Mem) BlobFind(ctx context.Context, r ref.Ref, d digest.Digest, fn func(repo string) error) error {
+	if err := beginBlob(ctx, "blob find", r.Base(), d); err != nil {
+		return err
+	}
+	for _, name := range m.repoNames(r) {
+		if !m.holds(r.WithRepo(name), d) {
+			continue
+		}
+		if err := fn(name); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holds reports whether r's repository has the blob d.
+func (m *Mem) holds(r ref.Ref, d digest.Digest) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	p := m.find(r)
+	if p == nil {
+		return false
+	}
+	_, ok := p.blobs[d]
+	return ok
 }
 
 // repoNames returns the names of the repositories below r's root, sorted.

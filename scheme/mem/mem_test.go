@@ -21,7 +21,7 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-var capabilities = []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister}
+var capabilities = []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder}
 
 func TestContract(t *testing.T) {
 	schemetest.Run(t, schemetest.Harness{

@@ -16,7 +16,7 @@ func TestContract(t *testing.T) {
 					return open(t), where(t.TempDir())
 				},
 				Reopen:       func(t *testing.T, _ scheme.API, _ ref.Ref) scheme.API { return open(t) },
-				Capabilities: []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister},
+				Capabilities: []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder},
 			})
 		}
 	}

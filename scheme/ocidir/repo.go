@@ -9,6 +9,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
 
@@ -35,6 +39,28 @@ func (o *OCIDir) RepoList(ctx context.Context, r ref.Ref, last string, fn func(r
 	default:
 		return failRead(op, r, "", err)
 	}
+}
+
+// BlobFind implements scheme.BlobFinder: it looks into one layout after the other, so what it costs grows with their
+// number.
+func (o *OCIDir) BlobFind(ctx context.Context, r ref.Ref, d digest.Digest, fn func(repo string) error) error {
+	if err := types.ValidDigest(d); err != nil {
+		return &errs.Error{Op: "blob find", Ref: r.Base().String(), Err: err}
+	}
+	err := o.RepoList(ctx, r, "", func(repo string) error {
+		_, err := o.BlobHead(ctx, r.WithRepo(repo), types.Descriptor{Digest: d})
+		if errors.Is(err, errs.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return fn(repo)
+	})
+	if errors.Is(err, errs.ErrNotFound) {
+		return nil // no tree, no blob
+	}
+	return err
 }
 
 var (

@@ -163,7 +163,50 @@ var capabilityCases = []testCase{
 		rule: "RepoList names every repository below the root in byte order, those after last only; io.EOF from the callback ends it silently, any other error is returned",
 		has:  []Capability{RepoLister},
 		run:  listRepos,
+	}, {
+		name: "search for a blob",
+		rule: "BlobFind names the repositories below the root that hold the blob and no others; io.EOF from the callback ends it silently, any other error is returned",
+		has:  []Capability{BlobFinder},
+		run:  findBlob,
 	},
+}
+
+func findBlob(e *env) {
+	data := Blob("wanted", 10)
+	d := describe("", data).Digest
+	finder := find[scheme.BlobFinder](e, e.r)
+	search := func(answer error) (names []string, err error) {
+		err = finder.BlobFind(e.ctx, e.r, d, func(repo string) error {
+			names = append(names, repo)
+			return answer
+		})
+		slices.Sort(names)
+		return names, err
+	}
+	names, err := search(nil)
+	e.must("BlobFind where nothing is", err)
+	e.same("repositories that hold the blob", len(names), 0)
+	if e.r.Repo == "" {
+		e.put(e.r, data)
+		names, err = search(nil)
+		e.must("BlobFind", err)
+		e.same("repositories that hold the blob", names, []string{""})
+		return
+	}
+	for _, repo := range []string{"a", "a/b", "c"} {
+		e.put(e.r.WithRepo(repo), data)
+	}
+	e.put(e.r.WithRepo("b"), Blob("other", 10))
+	names, err = search(nil)
+	e.must("BlobFind", err)
+	e.same("repositories that hold the blob", names, []string{"a", "a/b", "c"})
+	names, err = search(io.EOF)
+	e.must("BlobFind ended by io.EOF", err)
+	e.same("callbacks", len(names), 1)
+	_, err = search(errStop)
+	e.is("BlobFind", err, errStop)
+	err = finder.BlobFind(e.ctx, e.r, "sha256:../../x", func(string) error { return nil })
+	e.is("BlobFind of a path", err, errs.ErrInvalid)
 }
 
 func listRepos(e *env) {
@@ -285,6 +328,12 @@ func (e *env) try(api scheme.API, c Capability) (found bool, err error) {
 			return false, nil
 		}
 		return true, l.RepoList(e.ctx, e.r, "", func(string) error { return nil })
+	case BlobFinder:
+		var f scheme.BlobFinder
+		if !scheme.As(api, e.r, &f) {
+			return false, nil
+		}
+		return true, f.BlobFind(e.ctx, e.r, describe("", Blob("begin", 10)).Digest, func(string) error { return nil })
 	}
 	return false, fmt.Errorf("no such capability: %s", c)
 }

@@ -96,9 +96,10 @@ const (
 	BlobOpener Capability = "BlobOpener"
 	BlobLister Capability = "BlobLister"
 	RepoLister Capability = "RepoLister"
+	BlobFinder Capability = "BlobFinder"
 )
 
-var capabilities = []Capability{BlobOpener, BlobLister, RepoLister}
+var capabilities = []Capability{BlobOpener, BlobLister, RepoLister, BlobFinder}
 
 // A testCase checks one rule in a repository of its own.
 type testCase struct {

@@ -35,7 +35,7 @@ type defect struct {
 	caps  []schemetest.Capability
 }
 
-var allCaps = []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister}
+var allCaps = []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder}
 
 var defects = []defect{
 	{name: "head echoes the size", group: "Blob", rule: "never echoes", make: func(m *mem.Mem) scheme.API { return echo{m} }},

@@ -56,6 +56,10 @@ var wrapperCases = []testCase{
 			if scheme.As(view, e.r, &repos) {
 				found = append(found, repos)
 			}
+			var finder scheme.BlobFinder
+			if scheme.As(view, e.r, &finder) {
+				found = append(found, finder)
+			}
 			for _, c := range found {
 				if _, escaped := c.(scheme.API); escaped {
 					e.errorf("%T is a scheme.API", c)
@@ -67,7 +71,7 @@ var wrapperCases = []testCase{
 					e.errorf("%T closes what the view stands before", c)
 				}
 				n := 0
-				for _, is := range []bool{isA[scheme.BlobOpener](c), isA[scheme.BlobLister](c), isA[scheme.RepoLister](c), isA[scheme.Throttler](c)} {
+				for _, is := range []bool{isA[scheme.BlobOpener](c), isA[scheme.BlobLister](c), isA[scheme.RepoLister](c), isA[scheme.BlobFinder](c), isA[scheme.Throttler](c)} {
 					if is {
 						n++
 					}

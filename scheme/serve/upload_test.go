@@ -183,11 +183,13 @@ func TestMount(t *testing.T) {
 	c.push("src", "hello")
 	c.want(201, "", "POST", "/v2/tgt/blobs/uploads/?mount="+sum("hello")+"&from=src", nil, nil).has(t, header{"Location": "/v2/tgt/blobs/" + sum("hello"), "Docker-Content-Digest": sum("hello")})
 	c.stored("tgt", "hello")
-	for _, q := range []string{"mount=" + sum("none") + "&from=src", "mount=" + sum("hello") + "&from=none", "mount=" + sum("hello")} {
+	for _, q := range []string{"mount=" + sum("none") + "&from=src", "mount=" + sum("hello") + "&from=none", "mount=" + sum("none")} {
 		loc := c.want(202, "", "POST", "/v2/new/blobs/uploads/?"+q, nil, nil).Header.Get("Location")
 		c.want(204, "", "GET", loc, nil, nil)
 	}
 	c.want(201, "", "POST", "/v2/tgt/blobs/uploads/?mount="+sum("hello"), nil, nil) // it has it already
+	c.want(201, "", "POST", "/v2/new/blobs/uploads/?mount="+sum("hello"), nil, nil) // it is found
+	c.stored("new", "hello")
 }
 
 // finder can find blobs without being told where.
@@ -231,7 +233,7 @@ func (c *client) raw(request string) net.Conn {
 // received waits until the file of the only session has n bytes.
 func (c *client) received(n int64) {
 	c.t.Helper()
-	for {
+	for range 30_000 {
 		all, err := os.ReadDir(c.s.sessions.dir)
 		if err != nil {
 			c.t.Fatal(err)
@@ -241,8 +243,9 @@ func (c *client) received(n int64) {
 				return
 			}
 		}
-		time.Sleep(time.Millisecond) // until the test's own deadline
+		time.Sleep(time.Millisecond)
 	}
+	c.t.Fatalf("no upload has received %d bytes", n)
 }
 
 func TestOneWriterAtATime(t *testing.T) {

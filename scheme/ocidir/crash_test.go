@@ -350,3 +350,44 @@ func TestDeferredBlobsAreSyncedTogether(t *testing.T) {
 		t.Errorf("a tag on durable content: syncs (-want +got):\n%s", diff)
 	}
 }
+
+func TestStepsOfABlobPut(t *testing.T) {
+	s := &steps{}
+	o, r := open(t, withHook(s.hook)), place(t.TempDir())
+	putBlob(t, o, r, []byte("first"))
+	for name, c := range map[string]struct {
+		opts []scheme.BlobPutOption
+		want []string
+	}{
+		"durable":  {nil, []string{stepCreate, stepWrite, stepSync, stepRename, stepSyncDir}},
+		"deferred": {[]scheme.BlobPutOption{deferred}, []string{stepCreate, stepWrite, stepRename}},
+	} {
+		s.set(nil)
+		if _, err := o.BlobPut(t.Context(), r, types.Descriptor{}, strings.NewReader(name), c.opts...); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, step := range s.seen {
+			step, _, _ = strings.Cut(step, " ")
+			got = append(got, step)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// Who made the layout may have died before its directories were on the disk.
+func TestFirstPutMakesTheWayDurable(t *testing.T) {
+	s := &steps{}
+	r := place(filepath.Join(t.TempDir(), "a", "b"))
+	putBlob(t, open(t, WithDurability(None)), r, []byte("theirs"))
+	o := open(t, withHook(s.hook))
+	for i, want := range []bool{true, false} {
+		s.set(nil)
+		putBlob(t, o, r, fmt.Append(nil, "ours", i))
+		if got := s.has(stepSyncDir+" .") && s.has(stepSyncDir+" "+blobsDir); got != want {
+			t.Errorf("put %d: the directories were synced: %v, want %v", i, got, want)
+		}
+	}
+}

@@ -435,3 +435,25 @@ func mustManifest(t *testing.T, raw []byte) *manifest.Manifest {
 	}
 	return m
 }
+
+// A manifest was put, and not deleted, when the index that listed it is.
+func TestChildrenOutliveTheirIndex(t *testing.T) {
+	a, b := schemetest.Image("a"), schemetest.Image("b")
+	inner := schemetest.Index([]*schemetest.Item{b})
+	outer := schemetest.Index([]*schemetest.Item{a, inner})
+	r := handmade(t, []string{itemJSON(outer, named("v1"), "")}, outer)
+	o := open(t)
+	if err := o.ManifestDelete(t.Context(), r.WithDigest(outer.Manifest.Digest())); err != nil {
+		t.Fatal(err)
+	}
+	for _, api := range []*OCIDir{o, open(t)} {
+		for _, it := range []*schemetest.Item{a, b, inner} {
+			if d, err := api.ManifestHead(t.Context(), r.WithDigest(it.Manifest.Digest())); err != nil || d.MediaType != it.Manifest.MediaType() {
+				t.Errorf("a child: %v, %v", d, err)
+			}
+		}
+		if tags := tagsOf(t, api, r); len(tags) > 0 {
+			t.Errorf("the tags are %q", tags)
+		}
+	}
+}

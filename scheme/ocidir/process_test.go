@@ -15,10 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
 
 	"github.com/ocisync/ocisync/scheme/schemetest"
 	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/errs"
 )
 
 // The environment that makes the test binary a writer: it puts tags into a layout, and prints each when it was
@@ -279,6 +281,57 @@ func TestStateMayBeDeletedAtAnyTime(t *testing.T) {
 		s.set(nil)
 		if d, err := open(t).ManifestHead(t.Context(), r.WithTag(tag)); err != nil || d.Digest != it.Manifest.Digest() {
 			t.Errorf("deleted %s: the tag is %v, %v", name, d.Digest, err)
+		}
+		if _, err := os.Stat(filepath.Join(r.Root, lockName)); err != nil {
+			t.Errorf("deleted %s: the index was written without the lock that others take: %v", name, err)
+		}
+	}
+}
+
+// What was there when it was looked for may be gone by the time the lock is there.
+func TestContentThatGoesWhileTheLockIsWaitedFor(t *testing.T) {
+	o, r := open(t), place(t.TempDir())
+	it := schemetest.Image("a")
+	if err := it.PushContent(t.Context(), o, r); err != nil {
+		t.Fatal(err)
+	}
+	path := blobFileOf(r, it.Manifest.Digest())
+	for name, c := range map[string]struct {
+		gone digest.Digest
+		kind error
+	}{
+		"a layer":             {digest.FromBytes(it.Blobs[1]), errs.ErrManifestBlobUnknown},
+		"the manifest itself": {it.Manifest.Digest(), nil},
+	} {
+		held := holdLock(t, r.Root)
+		done := make(chan error)
+		go func() {
+			_, err := o.ManifestPut(t.Context(), r.WithTag("v1"), it.Manifest)
+			done <- err
+		}()
+		for _, err := os.Stat(path); err != nil; _, err = os.Stat(path) {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(10 * time.Millisecond)
+		if err := os.Remove(blobFileOf(r, c.gone)); err != nil {
+			t.Fatal(err)
+		}
+		held.Close()
+		if err := <-done; !errors.Is(err, c.kind) {
+			t.Errorf("%s went: got %v, want %v", name, err, c.kind)
+		}
+		if err := it.PushContent(t.Context(), o, r); err != nil {
+			t.Fatal(err)
+		}
+		_, err := open(t).ManifestGet(t.Context(), r.WithTag("v1"))
+		if (err == nil) != (c.kind == nil) {
+			t.Errorf("%s went: the tag is %v", name, err)
+		}
+		if err := o.ManifestDelete(t.Context(), r.WithDigest(it.Manifest.Digest())); err != nil && c.kind == nil {
+			t.Error(err)
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func (h *host) fallbackList(ctx context.Context, op string, rf ref.Ref, subject 
 func (r *Reg) list(ctx context.Context, h *host, rf ref.Ref, m *manifest.Manifest) error {
 	d, subject, ok, err := referrer.Describe(m)
 	if err != nil || !ok {
-		return nil //nolint:nilerr // the registry took a manifest that nothing here can read: then it refers to nothing
+		return nil // the registry took a manifest that nothing here can read: then it refers to nothing
 	}
 	return r.updateFallback(ctx, h, rf, subject.Digest, func(list []types.Descriptor) []types.Descriptor {
 		i := slices.IndexFunc(list, func(have types.Descriptor) bool { return have.Digest == d.Digest })
@@ -54,7 +54,7 @@ func (r *Reg) list(ctx context.Context, h *host, rf ref.Ref, m *manifest.Manifes
 func (r *Reg) unlist(ctx context.Context, h *host, rf ref.Ref, m *manifest.Manifest) error {
 	d, subject, ok, err := referrer.Describe(m)
 	if err != nil || !ok {
-		return nil //nolint:nilerr // what nobody can read was never listed
+		return nil // what nobody can read was never listed
 	}
 	if h.features.referrers(rf.Repo) {
 		_, err := h.referrersAPI(ctx, "manifest delete", rf, subject.Digest, "")

@@ -96,7 +96,7 @@ func TestSuiteFindsDefects(t *testing.T) {
 	for _, d := range defects {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestDefect$/^"+d.group+"$", "-rapid.nofailfile", "-rapid.shrinktime=1s")
+			cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestDefect$/^"+d.group+"$", "-rapid.nofailfile", "-rapid.shrinktime=1s", "-rapid.checks=1000", "-rapid.seed=1") // the same sequences in every run
 			cmd.Env = append(os.Environ(), defectVar+"="+d.name)
 			cmd.Dir = t.TempDir()
 			out, err := cmd.CombinedOutput()

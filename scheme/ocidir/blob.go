@@ -184,7 +184,7 @@ func (o *OCIDir) BlobPut(ctx context.Context, r ref.Ref, d types.Descriptor, rdr
 			return types.Descriptor{MediaType: mediaTypeOr(d.MediaType), Digest: d.Digest, Size: size}, nil
 		}
 	}
-	got, _, err := l.store(ctx, d, rdr, opt.DeferredSync)
+	got, _, err := l.store(ctx, d, rdr, storing{deferred: opt.DeferredSync})
 	if err != nil {
 		return types.Descriptor{}, failWrite(op, r, d.Digest, err)
 	}
@@ -206,13 +206,13 @@ func (l *layout) hit(ctx context.Context, d types.Descriptor, deferred bool) (si
 	return file.id.size, err == nil, err
 }
 
-// putBytes stores data, which has the digest.
+// putBytes stores data, which has the digest, in a layout that is settled.
 func (l *layout) putBytes(ctx context.Context, d types.Descriptor, data []byte) (namedFile, error) {
 	file, there, err := l.have(ctx, d)
 	if err != nil || there {
 		return file, err
 	}
-	_, file, err = l.store(ctx, d, bytes.NewReader(data), true)
+	_, file, err = l.store(ctx, d, bytes.NewReader(data), storing{deferred: true, settled: true})
 	return file, err
 }
 

@@ -57,8 +57,6 @@ var errChanged = errors.New("index.json was changed by a program that takes no l
 // error that is returned is everybody's.
 func (l *layout) commit(lock *fileLock, calls []*call[*change]) error {
 	ctx := context.Background() // from here on it takes as long as the disk does
-	l.loading <- struct{}{}
-	defer func() { <-l.loading }()
 	if err := l.establish(); err != nil {
 		return err
 	}
@@ -79,7 +77,7 @@ func (l *layout) commit(lock *fileLock, calls []*call[*change]) error {
 
 // try makes one attempt.
 func (l *layout) try(ctx context.Context, lock *fileLock, calls []*call[*change]) error {
-	base, err := l.load(ctx)
+	base, err := l.current(ctx)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -31,7 +32,8 @@ type layout struct {
 
 	marker  atomic.Pointer[fileID] // of the oci-layout file that was read and found good
 	cache   atomic.Pointer[cached]
-	loading chan struct{} // holds one token: who has it may read or replace the cached index
+	broken  sync.Map      // by name: brokenFile
+	loading chan struct{} // holds one token, of who reads the index
 	graph   *graph
 
 	prepared atomic.Bool // leftovers were removed

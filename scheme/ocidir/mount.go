@@ -139,7 +139,7 @@ func (l *layout) copyFile(ctx context.Context, src *blobFile, d types.Descriptor
 	defer t.discard()
 	if l.vol.clone(t.f, src.f, t.name) != nil { // whatever the reason, a copy tells more
 		t.discard()
-		_, _, err := l.store(ctx, types.Descriptor{Digest: d.Digest, Size: src.id.size}, io.NewSectionReader(src.f, 0, src.id.size), deferred)
+		_, _, err := l.store(ctx, types.Descriptor{Digest: d.Digest, Size: src.id.size}, io.NewSectionReader(src.f, 0, src.id.size), storing{deferred: deferred, settled: true})
 		return err
 	}
 	if l.o.durability == Full && !deferred {

@@ -9,19 +9,20 @@ import (
 )
 
 func TestContract(t *testing.T) {
-	run := func(where func(dir string) ref.Ref) func(t *testing.T) {
+	run := func(where func(dir string) ref.Ref, steps int, opts ...Option) func(t *testing.T) {
 		return func(t *testing.T) {
 			schemetest.Run(t, schemetest.Harness{
 				New: func(t *testing.T) (scheme.API, ref.Ref) {
-					return open(t), where(t.TempDir())
+					return open(t, opts...), where(t.TempDir())
 				},
-				Reopen:       func(t *testing.T, _ scheme.API, _ ref.Ref) scheme.API { return open(t) },
+				Reopen:       func(t *testing.T, _ scheme.API, _ ref.Ref) scheme.API { return open(t, opts...) },
 				Capabilities: []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder},
+				Steps:        steps,
 			})
 		}
 	}
-	t.Run("tree", run(func(dir string) ref.Ref { return place(dir).WithRepo("group/repo") }))
-	t.Run("single", run(func(dir string) ref.Ref { return place(dir + "/layout") }))
+	t.Run("tree", run(func(dir string) ref.Ref { return place(dir).WithRepo("group/repo") }, 12))
+	t.Run("single", run(func(dir string) ref.Ref { return place(dir + "/layout") }, 4, WithDurability(None)))
 }
 
 // open returns an OCIDir that is closed at the end of the test.

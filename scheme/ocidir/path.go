@@ -98,6 +98,9 @@ func failRead(op string, r ref.Ref, d digest.Digest, err error) error {
 
 // failWrite is fail for what the system refuses to a writer.
 func failWrite(op string, r ref.Ref, d digest.Digest, err error) error {
+	if isFull(err) && !errors.Is(err, errs.ErrNoSpace) {
+		err = fmt.Errorf("%w: %w", errs.ErrNoSpace, err)
+	}
 	if isReadOnly(err) && !errors.Is(err, errs.ErrReadOnly) {
 		return &errs.Error{
 			Op: op, Ref: r.String(), Digest: d, Err: fmt.Errorf("%w: %w", errs.ErrReadOnly, err),

@@ -335,3 +335,35 @@ func TestContentThatGoesWhileTheLockIsWaitedFor(t *testing.T) {
 		}
 	}
 }
+
+// The commit of a manifest stores it again when it went, and must not wait for itself then.
+func TestMarkerThatGoesWhileTheLockIsHeld(t *testing.T) {
+	s := &steps{}
+	o, r := open(t, withHook(s.hook)), place(t.TempDir())
+	it := schemetest.Opaque("a")
+	if err := it.Push(t.Context(), o, r.WithTag("v1")); err != nil {
+		t.Fatal(err)
+	}
+	held := holdLock(t, r.Root)
+	done := make(chan error)
+	go func() {
+		_, err := o.ManifestPut(t.Context(), r.WithTag("v2"), it.Manifest)
+		done <- err
+	}()
+	time.Sleep(20 * time.Millisecond)
+	for _, path := range []string{filepath.Join(r.Root, markerName), blobFileOf(r, it.Manifest.Digest())} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := it.Push(t.Context(), o, r.WithTag("v3")); err != nil {
+		t.Error(err)
+	}
+	if tags := valid(t, r); len(tags) != 3 {
+		t.Errorf("the tags are %q", tags)
+	}
+}

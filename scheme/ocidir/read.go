@@ -19,7 +19,7 @@ const (
 	// tornQuiet is how long it must stay as it is before nobody is believed to be writing it.
 	tornQuiet = 250 * time.Millisecond
 	// maxIndexSize bounds what is read into memory.
-	maxIndexSize = 1 << 30
+	maxIndexSize = 256 << 20
 )
 
 // cached is the index as it was read. Its file stays open, so that no other file can get its inode number: while the
@@ -55,12 +55,22 @@ func (c *cached) fresh(id fileID) bool {
 
 // index returns the current state of index.json.
 func (l *layout) index(ctx context.Context) (*index, error) {
+	c, err := l.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.ix, nil
+}
+
+// current returns the index as it is now, from memory if the file did not change. Of several who find that it did one
+// reads it.
+func (l *layout) current(ctx context.Context) (*cached, error) {
 	id, err := l.vol.stat(indexName)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	if c := l.cache.Load(); c.fresh(id) {
-		return c.ix, nil
+		return c, nil
 	}
 	select {
 	case l.loading <- struct{}{}:
@@ -68,11 +78,7 @@ func (l *layout) index(ctx context.Context) (*index, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	c, err := l.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return c.ix, nil
+	return l.load(ctx)
 }
 
 // load reads index.json if it changed. The caller has the loading token.
@@ -141,17 +147,26 @@ type whole[T any] struct {
 func stable[T any](ctx context.Context, l *layout, name string, parse func([]byte) (T, error)) (whole[T], error) {
 	var quiet time.Time
 	var seen fileID
+	if id, err := l.vol.stat(name); err == nil {
+		if why := l.brokenAs(name, id); why != nil {
+			return whole[T]{}, l.corrupt(name, why) // it was waited for before
+		}
+	}
 	deadline := time.Now().Add(tornWait)
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		got, moved, err := readWhole(l, name, parse)
-		if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		switch {
+		case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 			return got, err
+		case errors.Is(err, errs.ErrUnsupported):
+			return got, l.corrupt(name, err)
 		}
 		now := time.Now()
 		if moved || got.id != seen || quiet.IsZero() {
 			quiet, seen = now.Add(tornQuiet), got.id
 		}
 		if now.After(deadline) || now.After(quiet) {
+			l.broken.Store(name, brokenFile{got.id, err})
 			return got, l.corrupt(name, err)
 		}
 		select {
@@ -160,6 +175,20 @@ func stable[T any](ctx context.Context, l *layout, name string, parse func([]byt
 		case <-time.After(wait):
 		}
 	}
+}
+
+// brokenFile is a file that stayed as it was without making sense.
+type brokenFile struct {
+	id  fileID
+	why error
+}
+
+// brokenAs returns what is known to be wrong with this state of a file.
+func (l *layout) brokenAs(name string, id fileID) error {
+	if b, ok := l.broken.Load(name); ok && b.(brokenFile).id == id {
+		return b.(brokenFile).why
+	}
+	return nil
 }
 
 // readWhole reads a file once. moved reports that it changed meanwhile.

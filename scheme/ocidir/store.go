@@ -123,9 +123,16 @@ func copyTo(ctx context.Context, w io.Writer, r io.Reader, limit int64) (n int64
 	}
 }
 
+// storing is how a blob is stored.
+type storing struct {
+	deferred bool // it need not be durable yet
+	settled  bool // settle was called: it must not be under the file lock
+}
+
 // store writes what rdr holds as the blob want, and returns its descriptor. Where the digest is not given it is made
-// with sha256. Nothing has the blob's name before it is whole, and, unless deferred, durable.
-func (l *layout) store(ctx context.Context, want types.Descriptor, rdr io.Reader, deferred bool) (types.Descriptor, namedFile, error) {
+// with sha256. Nothing has the blob's name before it is whole, and, unless deferred, durable. A layout comes into being
+// when there is something to store, and not before.
+func (l *layout) store(ctx context.Context, want types.Descriptor, rdr io.Reader, how storing) (types.Descriptor, namedFile, error) {
 	t, err := l.vol.newTemp()
 	if err != nil {
 		return want, namedFile{}, l.vol.full(err, want.Size)
@@ -135,7 +142,7 @@ func (l *layout) store(ctx context.Context, want types.Descriptor, rdr io.Reader
 	if err != nil {
 		return want, namedFile{}, err
 	}
-	if l.o.durability == Full && (!deferred || got.Size >= largeFile) {
+	if l.o.durability == Full && (!how.deferred || got.Size >= largeFile) {
 		if got.Size >= largeFile {
 			err = l.vol.sync(t.f, t.name)
 		} else {
@@ -148,7 +155,12 @@ func (l *layout) store(ctx context.Context, want types.Descriptor, rdr io.Reader
 	if err := ctx.Err(); err != nil {
 		return want, namedFile{}, err
 	}
-	file, err := l.publish(ctx, t, got.Digest, deferred)
+	if !how.settled {
+		if err := l.settle(ctx); err != nil {
+			return want, namedFile{}, err
+		}
+	}
+	file, err := l.publish(ctx, t, got.Digest, how.deferred)
 	return got, file, err
 }
 
@@ -197,9 +209,6 @@ func digestAlgorithm(want types.Descriptor) digest.Algorithm {
 func (l *layout) publish(ctx context.Context, t *temp, d digest.Digest, deferred bool) (namedFile, error) {
 	name, err := blobPath(d)
 	if err != nil {
-		return namedFile{}, err
-	}
-	if err := l.settle(ctx); err != nil {
 		return namedFile{}, err
 	}
 	dir := path.Dir(name)

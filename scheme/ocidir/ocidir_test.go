@@ -21,8 +21,8 @@ func TestContract(t *testing.T) {
 			})
 		}
 	}
-	t.Run("tree", run(func(dir string) ref.Ref { return place(dir).WithRepo("group/repo") }, 12))
-	t.Run("single", run(func(dir string) ref.Ref { return place(dir + "/layout") }, 4, WithDurability(None)))
+	t.Run("tree", run(func(dir string) ref.Ref { return place(dir).WithRepo("group/repo") }, 4))
+	t.Run("single", run(func(dir string) ref.Ref { return place(dir + "/layout") }, 12, WithDurability(None)))
 }
 
 // open returns an OCIDir that is closed at the end of the test.

@@ -1,10 +1,12 @@
 package ocisync_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -19,6 +21,7 @@ import (
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/mem"
 	"github.com/ocisync/ocisync/scheme/reg"
+	"github.com/ocisync/ocisync/scheme/schemetest"
 	"github.com/ocisync/ocisync/scheme/serve"
 	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/errs"
@@ -210,6 +213,49 @@ func TestTheSameAnswerThroughEveryPlace(t *testing.T) {
 		again, err := c.Copy(ctx, steps[i], to, ocisync.WithAllTags(), ocisync.WithVerify())
 		if err != nil || again.Copied != 0 || again.Unchanged != report.Copied || again.Bytes != 0 {
 			t.Errorf("%s to %s again: %+v, %v", steps[i], to, again, err)
+		}
+	}
+}
+
+// TestSHA512CopiesLikeSHA256 copies an index that is named by sha512, as are its image and a layer of that.
+func TestSHA512CopiesLikeSHA256(t *testing.T) {
+	ctx := context.Background()
+	first, second := newRegistry(t), newRegistry(t)
+	c := client(t, first, second)
+	data := schemetest.Blob("layer", 100_000)
+	layer := types.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: digest.SHA512.FromBytes(data), Size: int64(len(data))}
+	child := schemetest.Image("child", schemetest.SHA512Digest, schemetest.Layer(layer))
+	whole := schemetest.Index([]*schemetest.Item{child}, schemetest.SHA512Digest)
+	source := ref.Ref{Scheme: "mem", Root: "store", Repo: "a"}
+	if _, err := first.mem.BlobPut(ctx, source, layer, bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	if err := whole.Push(ctx, first.mem, source.WithTag("1")); err != nil {
+		t.Fatal(err)
+	}
+	dir := ref.Ref{Scheme: ref.SchemeOCIDir, Root: t.TempDir() + "/layout"}
+	linked := ref.Ref{Scheme: ref.SchemeOCIDir, Root: dir.Root + "-linked"}
+	steps := []ref.Ref{first.ref("a"), dir, linked, second.ref("a")}
+	for i, to := range steps[1:] {
+		if _, err := c.Copy(ctx, steps[i].WithTag("1"), to.WithTag("1")); err != nil {
+			t.Fatalf("%s to %s: %v", steps[i], to, err)
+		}
+		got, err := c.API().ManifestGet(ctx, to.WithTag("1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Digest() != whole.Descriptor().Digest || got.Digest().Algorithm() != digest.SHA512 || !bytes.Equal(got.Raw(), whole.Manifest.Raw()) {
+			t.Errorf("%s: got %s, want %s", to, got.Digest(), whole.Descriptor().Digest)
+		}
+		rdr, err := c.API().BlobGet(ctx, to, layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stored, err := io.ReadAll(rdr); err != nil || !bytes.Equal(stored, data) {
+			t.Errorf("%s: layer of %d bytes: %v", to, len(stored), err)
+		}
+		if err := rdr.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -59,7 +59,8 @@ func WithMountFrom(refs ...ref.Ref) BlobPutOption {
 }
 
 // WithDeferredSync lets BlobPut return before the blob is durable. It becomes so, together with others, no later than
-// the ManifestPut that reaches it returns. After a crash before that the blob is there and whole, or not there.
+// the ManifestPut that reaches it returns. If the process is killed before that, the blob is there and whole, or not
+// there; after a power loss it may also be damaged, and the next put of it heals it.
 func WithDeferredSync() BlobPutOption {
 	return func(o *BlobPutOptions) { o.DeferredSync = true }
 }

@@ -95,7 +95,9 @@ func (a *auth) challenged(resp *http.Response, used *authorization) (extra scope
 	case used.token != nil:
 		a.dropToken(used.token)
 		return extra, !used.fresh || used.method != m || !used.token.scope.contains(extra)
-	case used.header != "" && used.method == m:
+	case used.method == m && used.header == "":
+		return nil, false // it wants a password, and there is none
+	case used.method == m:
 		clear(a.accounts) // a helper may have a newer password; if it has not, the second 401 is the last
 	}
 	return extra, true

@@ -135,20 +135,10 @@ func TestConcurrentRequestsFetchOneToken(t *testing.T) {
 	data, d := content(10)
 	g := newGuarded(t, serveBlob(data))
 	api := newTest(t)
-	var all sync.WaitGroup
-	all.Add(16)
-	var once sync.Once
 	g.token = func(http.ResponseWriter, *http.Request) bool {
-		once.Do(all.Wait) // until all have asked for the blob and were sent here
+		waitForWaiters(t, api, g.host(), 16)
 		return false
 	}
-	serve := g.Config.Handler
-	g.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		serve.ServeHTTP(w, r)
-		if r.URL.Path != "/token" && r.Header.Get("Authorization") == "" {
-			all.Done()
-		}
-	})
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
@@ -160,6 +150,23 @@ func TestConcurrentRequestsFetchOneToken(t *testing.T) {
 	wg.Wait()
 	if n := len(g.tokens()); n != 1 {
 		t.Errorf("%d token requests, want 1", n)
+	}
+}
+
+// waitForWaiters returns when n requests wait for one token.
+func waitForWaiters(t *testing.T, api *Reg, host string, n int) {
+	h, err := api.host(host)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for waiting := 0; waiting < n && t.Context().Err() == nil; {
+		time.Sleep(time.Millisecond)
+		h.auth.tokens.mu.Lock()
+		for _, f := range h.auth.tokens.m {
+			waiting = f.waiters
+		}
+		h.auth.tokens.mu.Unlock()
 	}
 }
 
@@ -216,18 +223,7 @@ func TestTokenOutlivesTheFirstWaiter(t *testing.T) {
 	go head(ctx, first)
 	<-asked
 	go head(t.Context(), second)
-	h, err := api.host(g.host())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for waiting := 0; waiting < 2; { // the second has joined
-		h.auth.tokens.mu.Lock()
-		for _, f := range h.auth.tokens.m {
-			waiting = f.waiters
-		}
-		h.auth.tokens.mu.Unlock()
-		time.Sleep(time.Millisecond)
-	}
+	waitForWaiters(t, api, g.host(), 2)
 	cancel()
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("first: %v", err)

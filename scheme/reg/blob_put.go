@@ -26,7 +26,7 @@ const maxSmall = 64 << 10
 // only. A stream of which one is unknown is sent as it comes, and named at the end: POST, PATCH, PUT.
 //
 // What is a blob.Source, or fits in 64 KiB, is sent again when it fails on its way; any other stream only as long as
-// nothing of it was read.
+// nothing of it was read. A stream that hangs in a Read when the context ends is left behind there.
 func (r *Reg) BlobPut(ctx context.Context, rf ref.Ref, d types.Descriptor, rdr io.Reader, opts ...scheme.BlobPutOption) (types.Descriptor, error) {
 	const op = "blob put"
 	rf = rf.Place()

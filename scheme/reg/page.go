@@ -2,6 +2,7 @@ package reg
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -21,7 +22,7 @@ const (
 // pages reads a list page by page. visit gets the body of each, and ends the list when it returns true. The links
 // between pages are followed on the host itself only, and up to a cap.
 func (h *host) pages(ctx context.Context, rq request, limit int64, visit func(resp *http.Response, raw []byte) (done bool, err error)) error {
-	seen := map[string]bool{}
+	seen := map[[sha256.Size]byte]bool{} // of URLs, which may be long
 	for n := 0; ; n++ {
 		resp, raw, err := h.fetch(ctx, rq, limit)
 		if err != nil {
@@ -38,10 +39,11 @@ func (h *host) pages(ctx context.Context, rq request, limit int64, visit func(re
 		if done || !more {
 			return nil
 		}
-		if seen[next.String()] || n == maxPages {
+		key := sha256.Sum256([]byte(next.String()))
+		if seen[key] || n == maxPages {
 			return h.fail(ctx, rq, fmt.Errorf("%w: the registry's pages do not end", errs.ErrUnavailable))
 		}
-		seen[next.String()] = true
+		seen[key] = true
 		rq.url = next
 	}
 }

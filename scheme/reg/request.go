@@ -131,6 +131,9 @@ func (h *host) refusal(resp *http.Response, used *authorization) error {
 	if errors.Is(e, errs.ErrUnauthorized) || errors.Is(e, errs.ErrDenied) {
 		h.explainDenial(e, used)
 	}
+	if errors.Is(e, errs.ErrRateLimited) && used != nil && used.anonymous {
+		e.Hint = "many registries allow more requests to who is known: " + h.loginHint()
+	}
 	return e
 }
 
@@ -159,7 +162,8 @@ func (h *host) fail(ctx context.Context, rq request, err error) error {
 	}
 	var e *errs.Error
 	if direct, ok := err.(*errs.Error); ok {
-		e = direct
+		own := *direct // several requests may have waited for the token whose failure this is
+		e = &own
 	} else {
 		e = &errs.Error{Err: err}
 		var inner *errs.Error

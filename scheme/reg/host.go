@@ -139,7 +139,8 @@ func (h *host) admit(from, u *url.URL) error {
 	if u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return fmt.Errorf("%w: %s names a location with scheme %.20q", errs.ErrInvalid, h.name, u.Scheme)
 	}
-	if !h.owns(u) && !h.local() && isLoopback(u.Hostname()) {
+	_, wanted := h.reg.conf[canonical(u.Host)]
+	if !h.owns(u) && !h.local() && !wanted && isLoopback(u.Hostname()) {
 		return fmt.Errorf("%w: %s leads to this machine, at %s", errs.ErrDenied, h.name, u.Host)
 	}
 	return nil

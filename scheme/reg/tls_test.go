@@ -148,7 +148,7 @@ func TestGuard(t *testing.T) {
 
 // Where a registry may lead us.
 func TestAdmit(t *testing.T) {
-	api := newTest(t, WithHost("plain.example", Host{TLS: TLSDisabled}))
+	api := newTest(t, WithHost("plain.example", Host{TLS: TLSDisabled}), WithHost("127.0.0.2:9000", Host{}))
 	for name, tc := range map[string]struct{ from, location, want string }{
 		"relative":                          {"https://r.example/v2/a", "/v2/b?x=1", "https://r.example/v2/b?x=1"},
 		"absolute":                          {"https://r.example/v2/", "https://cdn.example/x", "https://cdn.example/x"},
@@ -158,6 +158,7 @@ func TestAdmit(t *testing.T) {
 		"from HTTPS to HTTP that is wanted": {"https://r.example/v2/", "http://plain.example/x", "http://plain.example/x"},
 		"user info is dropped":              {"https://r.example/v2/", "https://u:p@cdn.example/x", "https://cdn.example/x"},
 		"loopback":                          {"https://r.example/v2/", "https://127.0.0.1/x", ""},
+		"loopback that is set up":           {"https://r.example/v2/", "https://127.0.0.2:9000/x", "https://127.0.0.2:9000/x"},
 		"loopback by name":                  {"https://r.example/v2/", "https://localhost/x", ""},
 		"another scheme":                    {"https://r.example/v2/", "ftp://r.example/x", ""},
 		"no location":                       {"https://r.example/v2/", "", ""},

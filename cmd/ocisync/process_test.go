@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,8 +44,9 @@ func command(t *testing.T, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	return cmd, &out
 }
 
-// slowRegistry serves repository app with n tags; every answer takes a moment, so that a copy can be met in the middle.
-func slowRegistry(t *testing.T, n int) (host string) {
+// slowRegistry serves repository app with n tags. Every answer takes a moment, so that a copy can be met in the middle;
+// met is told of each.
+func slowRegistry(t *testing.T, n int, met func()) (host string) {
 	t.Helper()
 	m, root := mem.New(), ref.Ref{Scheme: "mem", Root: "test"}
 	repo, ctx := root.WithRepo("app"), context.Background()
@@ -74,6 +76,7 @@ func slowRegistry(t *testing.T, n int) (host string) {
 		t.Fatal(err)
 	}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		met()
 		time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond)
 		h.ServeHTTP(w, r)
 	}))
@@ -142,19 +145,38 @@ func TestKilledAtAnyMomentTheLayoutIsValidAndTheNextRunFinishes(t *testing.T) {
 	for name, sig := range map[string]os.Signal{"SIGKILL": os.Kill, "SIGINT": os.Interrupt} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			host := slowRegistry(t, tags)
+			var left atomic.Int64 // requests until the moment has come
+			moment := make(chan struct{}, 1)
+			host := slowRegistry(t, tags, func() {
+				if left.Add(-1) == 0 {
+					moment <- struct{}{}
+				}
+			})
 			dir := filepath.Join(t.TempDir(), "mirror")
 			interrupted := 0
 			for round := range 8 {
+				left.Store(1 + rand.Int64N(40)) // a run makes about a hundred requests
 				cmd, out := command(t, "copy", "--all-tags", "--plain-http", host, host+"/app", "ocidir://"+filepath.ToSlash(dir))
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(time.Duration(20+rand.IntN(60*(round+1))) * time.Millisecond)
-				if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-					t.Fatal(err)
+				ended := make(chan error, 1)
+				go func() { ended <- cmd.Wait() }()
+				var err error
+				select {
+				case <-moment:
+					if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+						t.Fatal(err)
+					}
+					err = <-ended
+				case err = <-ended: // nothing was left to do
+					left.Store(0)
+					select {
+					case <-moment:
+					default:
+					}
 				}
-				if err := cmd.Wait(); err != nil {
+				if err != nil {
 					interrupted++
 				}
 				checkLayout(t, dir)

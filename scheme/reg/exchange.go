@@ -160,6 +160,7 @@ func (h *host) roundTrip(ctx context.Context, m message, u *url.URL, auth string
 		dog.stop()
 		return nil, err
 	}
+	h.answered.Store(true)
 	dog.rest()
 	resp.Body = &watchedAnswer{ctx: ctx, body: resp.Body, dog: dog, idle: l.idle}
 	return resp, nil

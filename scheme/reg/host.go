@@ -35,6 +35,10 @@ type host struct {
 	// plain is set when HTTP is spoken: by setting, or as a loopback host turned out to speak no HTTPS.
 	plain atomic.Bool
 
+	// answered is set once anything came from the host: from then on a refused connection is a restart, and not a
+	// registry that is not there.
+	answered atomic.Bool
+
 	features features
 }
 

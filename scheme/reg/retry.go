@@ -53,10 +53,15 @@ func (h *host) fetch(ctx context.Context, rq request, limit int64) (*http.Respon
 // pause waits before the attempt that follows attempt, which failed with err. It returns why there is to be none: err
 // itself if it is final, the attempts are used up, or the wait would be too long; the context's error.
 func (h *host) pause(ctx context.Context, err error, attempt int) error {
-	if !transient(err) {
+	if !transient(err) && !h.restarting(err) {
 		return err
 	}
 	return h.wait(ctx, err, attempt)
+}
+
+// restarting reports whether err is a refused connection to a host that has answered before.
+func (h *host) restarting(err error) bool {
+	return h.answered.Load() && errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // wait is pause for an err that is known not to be final.

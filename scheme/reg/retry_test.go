@@ -3,7 +3,9 @@ package reg
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -208,3 +210,45 @@ func TestManyDeletes(t *testing.T) {
 		}
 	}
 }
+
+func TestARefusedConnectionIsRetriedOnceTheHostHasAnswered(t *testing.T) {
+	data, d := content(10)
+	s := newScript(t, func(w http.ResponseWriter, r *http.Request, _ int) { part(w, r, data) })
+	l := testLimits
+	l.attempts = 3
+	var log countedLog
+	api := newTest(t, withLimits(l), WithLogger(slog.New(&log)))
+	if _, err := api.BlobHead(t.Context(), s.ref("a"), d); err != nil {
+		t.Fatal(err)
+	}
+	s.Close() // from here on connections are refused
+	log.n.Store(0)
+	if _, err := api.BlobHead(t.Context(), s.ref("a"), d); !errors.Is(err, errs.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	if n := log.n.Load(); n != 3 {
+		t.Errorf("%d attempts, want 3", n)
+	}
+
+	log.n.Store(0)
+	stranger := newTest(t, withLimits(l), WithLogger(slog.New(&log)))
+	if _, err := stranger.BlobHead(t.Context(), s.ref("a"), d); !errors.Is(err, errs.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	if n := log.n.Load(); n != 1 {
+		t.Errorf("%d attempts at a host that was never there, want 1", n)
+	}
+}
+
+// countedLog counts the requests that are traced.
+type countedLog struct{ n atomic.Int64 }
+
+func (c *countedLog) Enabled(context.Context, slog.Level) bool { return true }
+func (c *countedLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "http" {
+		c.n.Add(1)
+	}
+	return nil
+}
+func (c *countedLog) WithAttrs([]slog.Attr) slog.Handler { return c }
+func (c *countedLog) WithGroup(string) slog.Handler      { return c }

@@ -131,7 +131,7 @@ func (r *run) settle(ctx context.Context, im *image, pin pinned, tag string, fre
 // targetTag returns what the target's tag points to; nothing, if there is no such tag.
 func (r *run) targetTag(ctx context.Context, tag string) (types.Descriptor, error) {
 	d, err := r.headManifest(ctx, r.dst.WithTag(tag), r.dstSlots)
-	if r.learnFrom(err); errors.Is(err, errs.ErrNotFound) {
+	if r.learnFrom(err); lacks(err) {
 		return types.Descriptor{}, nil
 	}
 	return d, err

@@ -40,6 +40,12 @@ func (r *run) readManifest(ctx context.Context, at ref.Ref, want types.Descripto
 	return m, nil
 }
 
+// lacks reports whether err is the target's way to say that it does not have what it was asked for. What it has in its
+// place, but damaged, is as good as absent: a put replaces it.
+func lacks(err error) bool {
+	return errors.Is(err, errs.ErrNotFound) || errors.Is(err, errs.ErrDigestMismatch) || errors.Is(err, errs.ErrSizeMismatch)
+}
+
 // fetch returns the manifest d: what is in memory, or what the source has.
 func (r *run) fetch(ctx context.Context, d types.Descriptor) (*manifest.Manifest, error) {
 	if m := r.kept(d); m != nil {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -141,7 +140,11 @@ func (r *run) complete(ctx context.Context, d types.Descriptor, whole bool, dept
 	m := r.kept(d)
 	if m == nil {
 		var err error
-		if m, err = r.readManifest(ctx, r.dst.WithDigest(d.Digest), d, r.dstSlots); err != nil {
+		m, err = r.readManifest(ctx, r.dst.WithDigest(d.Digest), d, r.dstSlots)
+		if lacks(err) {
+			return false, nil
+		}
+		if err != nil {
 			return false, err
 		}
 	}
@@ -154,7 +157,7 @@ func (r *run) complete(ctx context.Context, d types.Descriptor, whole bool, dept
 			continue
 		}
 		_, err := r.headManifest(ctx, r.dst.WithDigest(child.Digest), r.dstSlots)
-		if errors.Is(err, errs.ErrNotFound) {
+		if lacks(err) {
 			return false, nil
 		}
 		if err != nil {

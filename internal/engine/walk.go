@@ -143,7 +143,7 @@ func (r *run) probe(ctx context.Context, n node) (f found, there bool, err error
 	} else {
 		f.desc, err = r.headManifest(ctx, at, r.dstSlots)
 	}
-	if r.learnFrom(err); errors.Is(err, errs.ErrNotFound) {
+	if r.learnFrom(err); lacks(err) {
 		return found{}, false, nil
 	}
 	if err != nil {
@@ -176,7 +176,7 @@ func (r *run) stays(ctx context.Context, n node) (bool, error) {
 		return false, nil
 	}
 	_, err := r.headManifest(ctx, r.dst.WithDigest(n.desc.Digest), r.dstSlots)
-	if r.learnFrom(err); errors.Is(err, errs.ErrNotFound) {
+	if r.learnFrom(err); lacks(err) {
 		return false, nil
 	}
 	return err == nil, err

@@ -147,15 +147,25 @@ func (a *app) copy(ctx context.Context, f *copyFlags, srcArg, dstArg string) (er
 	defer func() { err = errors.Join(err, client.Close()) }()
 
 	report, err := a.transfer(ctx, client, f.dryRun, src, dst, opts)
-	if perr := a.printReport(report, dst); perr != nil {
-		return errors.Join(err, perr)
+	if a.json() || err == nil || len(report.Images) > 0 { // a summary of nothing would hide why
+		if perr := a.printReport(report, dst); perr != nil {
+			return errors.Join(err, perr)
+		}
 	}
 	if err != nil {
 		err = adviseMissing(ctx, client.API(), src, srcArg, err)
 		return adviseTarget(dst, dstArg, err)
 	}
-	if len(report.Images) == 0 && !a.quiet {
-		a.console.printf("nothing to copy: %s has no tags that were asked for\n", printable(display(src)))
+	if len(report.Images) == 0 && len(f.tags) > 0 {
+		if err := unmatched(ctx, client.API(), src, f.tags); err != nil {
+			return err
+		}
+	}
+	if len(report.Images) == 0 && !a.quiet && !a.events() {
+		a.console.printf("nothing to copy: %s has no tags\n", printable(display(src)))
+	}
+	if note := untagged(report, dst); note != "" && !a.quiet && !a.json() && !a.events() {
+		a.console.printf("note: %s\n", printable(note))
 	}
 	if f.exitCode && report.Copied > 0 {
 		return errDifferences
@@ -187,6 +197,21 @@ func (a *app) printReport(r *transfer.Report, dst ref.Ref) error {
 		a.out.printf("%s\n", printable(summary(r, dst)))
 	}
 	return a.out.err
+}
+
+// untagged returns what to know about a copy by digest to a place without a tag, or "": what has no tag, a copy of all
+// tags leaves behind.
+func untagged(r *transfer.Report, dst ref.Ref) string {
+	if r.DryRun || len(r.Images) != 1 || dst.Tag != "" || dst.Digest != "" {
+		return ""
+	}
+	im := r.Images[0]
+	if at, err := ref.Parse(im.Target); err != nil || at.Tag != "" {
+		return ""
+	}
+	here := display(dst)
+	return fmt.Sprintf("%s has it without a tag; use %s, or copy to %s", here,
+		display(dst.WithDigest(im.Descriptor.Digest)), display(dst.WithTag("TAG")))
 }
 
 // planLine says what would happen to an image.

@@ -5,16 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
-	"github.com/ocisync/ocisync/types/referrer"
 )
 
 // maxCauses is how many reasons of one failure are told: that of every single layer helps nobody.
@@ -156,74 +152,4 @@ func located(err error) (ref.Ref, bool) {
 		err, e = e.Err, nil
 	}
 	return ref.Ref{}, false
-}
-
-// missingTagTimeout bounds the request for the tags there are: advice must not cost more than the failure.
-const missingTagTimeout = 5 * time.Second
-
-// adviseMissing adds to the failures in err that say that r's tag does not exist which tags there are.
-func adviseMissing(ctx context.Context, api scheme.API, r ref.Ref, arg string, err error) error {
-	if err == nil {
-		return nil
-	}
-	all := separate(err)
-	for i, e := range all {
-		if advice := missing(ctx, api, r, arg, e); advice != "" {
-			all[i] = &hinted{e, advice}
-		}
-	}
-	return errors.Join(all...)
-}
-
-// adviseTarget adds to the failures in err at the repository of Docker Hub that arg named, in short, as a copy's target
-// that a directory is written otherwise: few may push to Docker Hub, and many forget the "./".
-func adviseTarget(r ref.Ref, arg string, err error) error {
-	if !isShort(arg, r) {
-		return err
-	}
-	all := separate(err)
-	for i, e := range all {
-		at, ok := located(e)
-		if ok && ref.SamePlace(at, r) && (errors.Is(e, errs.ErrUnauthorized) || errors.Is(e, errs.ErrDenied)) {
-			all[i] = &hinted{e, fmt.Sprintf("./%s, if you meant a directory, or docker login to push to %s", arg, r.Root)}
-		}
-	}
-	return errors.Join(all...)
-}
-
-// missing returns what to say about one failure, or "".
-func missing(ctx context.Context, api scheme.API, r ref.Ref, arg string, err error) string {
-	if hint := folderHint(arg); hint != "" && (errors.Is(err, errs.ErrNotFound) || errors.Is(err, errs.ErrUnauthorized) ||
-		errors.Is(err, errs.ErrDenied) || errors.Is(err, errs.ErrUnavailable)) {
-		return hint
-	}
-	if !errors.Is(err, errs.ErrNotFound) || r.Digest != "" {
-		return ""
-	}
-	if at, ok := located(err); !ok || !ref.SamePlace(at, r) {
-		return "" // something else is missing
-	}
-	ctx, cancel := context.WithTimeout(ctx, missingTagTimeout)
-	defer cancel()
-	list, lerr := api.TagList(ctx, r, scheme.WithTagLimit(1000))
-	if lerr != nil {
-		return ""
-	}
-	want := r.Reference()
-	tags := slices.DeleteFunc(list.Tags, func(tag string) bool {
-		_, cosign := referrer.CosignSubject(tag)
-		return cosign || referrer.IsFallbackTag(tag)
-	})
-	if len(tags) == 0 || slices.Contains(tags, want) {
-		return ""
-	}
-	near := nearest(want, tags, 3)
-	if len(near) == 0 {
-		near = tags[:min(len(tags), 5)]
-	}
-	rest := ""
-	if n := len(tags) - len(near); n > 0 || list.More {
-		rest = fmt.Sprintf("; all: ocisync ls %s", display(r.Place()))
-	}
-	return fmt.Sprintf("one of the tags that are there: %s%s", strings.Join(near, ", "), rest)
 }

@@ -59,6 +59,9 @@ func (g *globals) check() error {
 
 func (g *globals) json() bool { return g.output.value == "json" }
 
+// events reports whether stderr is lines of JSON, for a program.
+func (g *globals) events() bool { return g.progress.value == "json" }
+
 // client returns a client that does what the global flags ask for. The caller closes it.
 func (a *app) client(opts ...ocisync.Option) (*ocisync.Client, error) {
 	hosts, err := a.hosts()

@@ -34,7 +34,8 @@ const topicExitCodes = `Every command ends with one of these codes:
     0  done
     1  some work failed, or several failures are of different kinds
     2  usage or configuration: the command line cannot be carried out; nothing was done
-    3  not found: no such registry's repository, tag, digest or directory
+    3  not found: no such registry's repository, tag, digest or directory; or there are tags, and none
+       matches copy --tags
     4  not allowed: credentials are missing or wrong, or do not suffice
     5  rate limited: the registry wants fewer requests
     6  verification failed: content is not what its digest says, or stored data is damaged

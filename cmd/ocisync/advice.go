@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/ref"
+	"github.com/ocisync/ocisync/types/referrer"
+)
+
+// missingTagTimeout bounds the request for the tags there are: advice must not cost more than the failure.
+const missingTagTimeout = 5 * time.Second
+
+// adviseMissing adds to the failures in err that say that r's tag does not exist which tags there are.
+func adviseMissing(ctx context.Context, api scheme.API, r ref.Ref, arg string, err error) error {
+	if err == nil {
+		return nil
+	}
+	all := separate(err)
+	for i, e := range all {
+		if advice := missing(ctx, api, r, arg, e); advice != "" {
+			all[i] = &hinted{e, advice}
+		}
+	}
+	return errors.Join(all...)
+}
+
+// adviseTarget adds to the failures in err at the repository of Docker Hub that arg named, in short, as a copy's target
+// that a directory is written otherwise: few may push to Docker Hub, and many forget the "./".
+func adviseTarget(r ref.Ref, arg string, err error) error {
+	if !isShort(arg, r) {
+		return err
+	}
+	all := separate(err)
+	for i, e := range all {
+		at, ok := located(e)
+		if ok && ref.SamePlace(at, r) && (errors.Is(e, errs.ErrUnauthorized) || errors.Is(e, errs.ErrDenied)) {
+			all[i] = &hinted{e, fmt.Sprintf("./%s, if you meant a directory, or docker login to push to %s", arg, r.Root)}
+		}
+	}
+	return errors.Join(all...)
+}
+
+// missing returns what to say about one failure, or "".
+func missing(ctx context.Context, api scheme.API, r ref.Ref, arg string, err error) string {
+	if hint := folderHint(arg); hint != "" && (errors.Is(err, errs.ErrNotFound) || errors.Is(err, errs.ErrUnauthorized) ||
+		errors.Is(err, errs.ErrDenied) || errors.Is(err, errs.ErrUnavailable)) {
+		return hint
+	}
+	if !errors.Is(err, errs.ErrNotFound) || r.Digest != "" {
+		return ""
+	}
+	if at, ok := located(err); !ok || !ref.SamePlace(at, r) {
+		return "" // something else is missing
+	}
+	tags, more, lerr := someTags(ctx, api, r)
+	want := r.Reference()
+	if lerr != nil || len(tags) == 0 || slices.Contains(tags, want) {
+		return ""
+	}
+	near := nearest(want, tags, 3)
+	if len(near) == 0 {
+		near = tags[:min(len(tags), 5)]
+	}
+	rest := ""
+	if n := len(tags) - len(near); n > 0 || more {
+		rest = fmt.Sprintf("; all: ocisync ls %s", display(r.Place()))
+	}
+	return fmt.Sprintf("one of the tags that are there: %s%s", strings.Join(near, ", "), rest)
+}
+
+// someTags lists tags of r, as many as advice may need, without those that belong to other images: signatures and
+// lists of referrers. more says that there are further ones.
+func someTags(ctx context.Context, api scheme.API, r ref.Ref) (tags []string, more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, missingTagTimeout)
+	defer cancel()
+	list, err := api.TagList(ctx, r, scheme.WithTagLimit(1000))
+	if err != nil {
+		return nil, false, err
+	}
+	tags = slices.DeleteFunc(list.Tags, func(tag string) bool {
+		_, cosign := referrer.CosignSubject(tag)
+		return cosign || referrer.IsFallbackTag(tag)
+	})
+	return tags, list.More, nil
+}
+
+// unmatched returns the failure of a copy whose patterns chose none of the tags that src has, or nil if src has none.
+// A script that mirrors by a pattern with a typing error would otherwise mirror nothing for ever, and be content.
+func unmatched(ctx context.Context, api scheme.API, src ref.Ref, patterns []string) error {
+	tags, more, err := someTags(ctx, api, src)
+	if err != nil {
+		return err
+	}
+	if len(tags) == 0 {
+		return nil
+	}
+	quoted := make([]string, len(patterns))
+	hint := ""
+	for i, p := range patterns {
+		quoted[i] = "'" + p + "'"
+		if strings.Contains(p, ",") && !strings.Contains(p, "regex:") {
+			hint = "repeat --tags for each pattern; "
+		}
+	}
+	hint += "the tags that are there: " + strings.Join(tags[:min(len(tags), 8)], ", ")
+	if more || len(tags) > 8 {
+		hint += fmt.Sprintf(", …; all: ocisync ls %s", display(src))
+	}
+	return &hinted{fmt.Errorf("%w: no tag of %s matches --tags %s", errs.ErrNotFound, display(src), strings.Join(quoted, " ")), hint}
+}

@@ -40,8 +40,14 @@ func adviseTarget(r ref.Ref, arg string, err error) error {
 	all := separate(err)
 	for i, e := range all {
 		at, ok := located(e)
-		if ok && ref.SamePlace(at, r) && (errors.Is(e, errs.ErrUnauthorized) || errors.Is(e, errs.ErrDenied)) {
-			all[i] = &hinted{e, fmt.Sprintf("./%s, if you meant a directory, or docker login to push to %s", arg, r.Root)}
+		if !ok || !ref.SamePlace(at, r) || errors.Is(e, context.Canceled) {
+			continue
+		}
+		switch refused := errors.Is(e, errs.ErrUnauthorized) || errors.Is(e, errs.ErrDenied); {
+		case refused:
+			all[i] = &hinted{e, fmt.Sprintf("%s; or docker login to push to %s", folderQuestion(arg, r), r.Root)}
+		case isBare(arg, r) && hintFor(e) == "":
+			all[i] = &hinted{e, folderQuestion(arg, r)}
 		}
 	}
 	return errors.Join(all...)
@@ -49,19 +55,30 @@ func adviseTarget(r ref.Ref, arg string, err error) error {
 
 // missing returns what to say about one failure, or "".
 func missing(ctx context.Context, api scheme.API, r ref.Ref, arg string, err error) string {
-	if hint := folderHint(arg); hint != "" && (errors.Is(err, errs.ErrNotFound) || errors.Is(err, errs.ErrUnauthorized) ||
-		errors.Is(err, errs.ErrDenied) || errors.Is(err, errs.ErrUnavailable)) {
+	absent := errors.Is(err, errs.ErrNotFound)
+	closed := absent || errors.Is(err, errs.ErrUnauthorized) || errors.Is(err, errs.ErrDenied) || errors.Is(err, errs.ErrUnavailable)
+	if hint := folderHint(arg); hint != "" && closed {
 		return hint
-	}
-	if !errors.Is(err, errs.ErrNotFound) || r.Digest != "" {
-		return ""
 	}
 	if at, ok := located(err); !ok || !ref.SamePlace(at, r) {
 		return "" // something else is missing
 	}
-	tags, more, lerr := someTags(ctx, api, r)
+	if absent && r.Digest == "" {
+		if hint := otherTags(ctx, api, r); hint != "" {
+			return hint
+		}
+	}
+	if closed && isBare(arg, r) {
+		return folderQuestion(arg, r)
+	}
+	return ""
+}
+
+// otherTags names the tags of r that may have been meant, or returns "".
+func otherTags(ctx context.Context, api scheme.API, r ref.Ref) string {
+	tags, more, err := someTags(ctx, api, r)
 	want := r.Reference()
-	if lerr != nil || len(tags) == 0 || slices.Contains(tags, want) {
+	if err != nil || len(tags) == 0 || slices.Contains(tags, want) {
 		return ""
 	}
 	near := nearest(want, tags, 3)

@@ -172,7 +172,27 @@ func folderHint(arg string) string {
 	if !isDirectory(name) {
 		return ""
 	}
-	return fmt.Sprintf("%q is a repository of %s; did you mean the directory ./%s?", arg, r.Root, arg)
+	return folderQuestion(arg, r)
+}
+
+// folderQuestion asks whether arg, which was read as r, was meant as a directory.
+func folderQuestion(arg string, r ref.Ref) string {
+	return fmt.Sprintf("did you mean the directory ./%s? %q is a repository of %s", arg, arg, r.Root)
+}
+
+// isBare reports whether arg is a short name of r without a slash or dot, as folders are often named.
+func isBare(arg string, r ref.Ref) bool {
+	name, _, _ := strings.Cut(arg, "@")
+	name = strings.TrimSuffix(name, ":"+r.Tag)
+	return isShort(arg, r) && !strings.ContainsAny(name, "/.")
+}
+
+// asPath writes name as a path that is recognised as one.
+func asPath(name string) string {
+	if isPath(name) {
+		return name
+	}
+	return "./" + name
 }
 
 // hintReference explains an argument that is no reference, where the reason can be guessed.
@@ -188,7 +208,7 @@ func hintReference(arg string) string {
 	case strings.HasPrefix(arg, "docker://"):
 		return strings.TrimPrefix(arg, "docker://") + ": registries are named without docker://"
 	case strings.HasPrefix(arg, "oci:"):
-		return "./" + strings.TrimPrefix(arg, "oci:") + ": directories are named by a path that begins with ./ or /"
+		return asPath(strings.TrimPrefix(arg, "oci:")) + ": directories are named by a path that begins with ./ or /"
 	}
 	return ""
 }

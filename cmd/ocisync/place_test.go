@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
@@ -105,6 +107,9 @@ func TestAnInvalidPlaceIsUsageAndSaysWhereItIsWrong(t *testing.T) {
 		"https://ghcr.io/a/b": {"https:// is not how", "ghcr.io/a/b: registries are named without"},
 		"docker://alpine":     {"docker:// is not how", "alpine: registries"},
 		"~/m":                 {"~", `"$HOME/m"`},
+		"oci:./x":             {"oci:", "./x: directories are named"},
+		"oci:x/y:1":           {"oci:", "./x/y:1: directories are named"},
+		"oci:/srv/x":          {"oci:", "/srv/x: directories are named"},
 	} {
 		r, err := parsePlace(arg)
 		if err == nil {
@@ -117,7 +122,7 @@ func TestAnInvalidPlaceIsUsageAndSaysWhereItIsWrong(t *testing.T) {
 		if !strings.Contains(err.Error(), want.text) {
 			t.Errorf("%q: %q does not say %q", arg, err, want.text)
 		}
-		if !strings.Contains(hintFor(err), want.hint) {
+		if !strings.Contains(hintFor(err), want.hint) || strings.HasPrefix(hintFor(err), "././") {
 			t.Errorf("%q: advice %q does not say %q", arg, hintFor(err), want.hint)
 		}
 	}
@@ -180,11 +185,42 @@ func TestATargetOnDockerHubThatIsRefusedMayHaveBeenADirectory(t *testing.T) {
 		{"mirror", "docker.io/library/source", false}, // the source refused
 	} {
 		err := adviseTarget(ref.MustParse(c.arg), c.arg, refused(c.place))
-		if got := strings.HasPrefix(hintFor(err), "./"+c.arg+", if you meant a directory"); got != c.want {
+		if got := strings.HasPrefix(hintFor(err), "did you mean the directory ./"+c.arg+"?"); got != c.want {
 			t.Errorf("%s, refused by %s: advice %q", c.arg, c.place, hintFor(err))
 		}
 		if exitCode(err) != exitNotAllowed {
 			t.Errorf("%s: exit code %d", c.arg, exitCode(err))
+		}
+	}
+}
+
+func TestABareNameThatFailsMayHaveBeenADirectory(t *testing.T) {
+	t.Chdir(t.TempDir()) // where there is none of these names
+	for _, c := range []struct {
+		arg    string
+		reason error
+		src    bool // whether it is suggested for SRC
+		dst    bool
+	}{
+		{"mirror", errs.ErrUnavailable, true, true},
+		{"mirror:1.0", errs.ErrUnavailable, true, true},
+		{"mirror", errs.ErrNotFound, true, true},
+		{"mirror@" + testDigest, errs.ErrNotFound, true, true},
+		{"mirror", errs.ErrUnauthorized, true, true},
+		{"mirror", errors.New("anything else"), false, true},
+		{"mirror", context.Canceled, false, false},
+		{"team/mirror", errs.ErrUnavailable, false, false},
+		{"docker.io/mirror", errs.ErrUnavailable, false, false},
+		{"my.mirror:1", errs.ErrUnavailable, false, false},
+	} {
+		r := ref.MustParse(c.arg)
+		failure := &errs.Error{Op: "copy", Ref: "a to b", Err: &errs.Error{Op: "manifest head", Ref: r.String(), Err: c.reason}}
+		want := "did you mean the directory ./" + c.arg + "?"
+		if err := adviseMissing(t.Context(), scheme.NewMux(nil), r, c.arg, failure); strings.Contains(hintFor(err), want) != c.src {
+			t.Errorf("SRC %s, %v: advice %q", c.arg, c.reason, hintFor(err))
+		}
+		if err := adviseTarget(r, c.arg, failure); strings.Contains(hintFor(err), want) != c.dst {
+			t.Errorf("DST %s, %v: advice %q", c.arg, c.reason, hintFor(err))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode"
 
 	"golang.org/x/term"
@@ -17,6 +18,8 @@ type console struct {
 	mu    sync.Mutex
 	w     io.Writer
 	above io.Writer // the view, or nil
+
+	lines atomic.Bool // with --progress json: whatever is said is a line of JSON
 }
 
 // Write takes whole lines.

@@ -161,11 +161,11 @@ func (a *app) copy(ctx context.Context, f *copyFlags, srcArg, dstArg string) (er
 			return err
 		}
 	}
-	if len(report.Images) == 0 && !a.quiet && !a.events() {
-		a.console.printf("nothing to copy: %s has no tags\n", printable(display(src)))
+	if len(report.Images) == 0 && !a.quiet {
+		a.console.note("nothing to copy: %s has no tags", display(src))
 	}
-	if note := untagged(report, dst); note != "" && !a.quiet && !a.json() && !a.events() {
-		a.console.printf("note: %s\n", printable(note))
+	if note := untagged(report, dst); note != "" && !a.quiet && !a.json() {
+		a.console.note("note: %s", note)
 	}
 	if f.exitCode && report.Copied > 0 {
 		return errDifferences

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +17,8 @@ import (
 // maxCauses is how many reasons of one failure are told: that of every single layer helps nobody.
 const maxCauses = 3
 
-// report tells on stderr what failed, where and why, and what the user can do about it. The same advice is given once.
+// report tells on stderr what failed, where and why, and what the user can do about it. To people, the same advice is
+// given once; with --progress json, each failure is an object of its own.
 func (a *app) report(cmd *cobra.Command, err error) {
 	given := map[string]bool{}
 	for _, e := range separate(err) {
@@ -24,6 +26,11 @@ func (a *app) report(cmd *cobra.Command, err error) {
 			continue
 		}
 		causes := leaves(e)
+		if a.events() {
+			hint := strings.TrimPrefix(firstHint(append([]error{e}, causes...)), "usage: ")
+			a.console.json(jsonError{Time: time.Now().UTC(), Event: "error", Error: a.explain(cmd, e), Hint: hint})
+			continue
+		}
 		if len(causes) == 1 {
 			a.console.printf("error: %s\n", printable(a.explain(cmd, e)))
 		} else {
@@ -54,22 +61,26 @@ func separate(err error) []error {
 
 // advise prints the first advice that there is for one of errs, unless it was given before.
 func (a *app) advise(cmd *cobra.Command, errs []error, given map[string]bool) {
-	for _, e := range errs {
-		hint := hintFor(e)
-		if hint == "" {
-			continue
-		}
-		if given[hint] {
-			return
-		}
-		given[hint] = true
-		if strings.HasPrefix(hint, "usage: ") {
-			a.console.printf("  %s\n  try: %s --help\n", printable(hint), cmd.CommandPath())
-		} else {
-			a.console.printf("  try: %s\n", printable(hint))
-		}
+	hint := firstHint(errs)
+	if hint == "" || given[hint] {
 		return
 	}
+	given[hint] = true
+	if strings.HasPrefix(hint, "usage: ") {
+		a.console.printf("  %s\n  try: %s --help\n", printable(hint), cmd.CommandPath())
+	} else {
+		a.console.printf("  try: %s\n", printable(hint))
+	}
+}
+
+// firstHint returns the first advice that there is for one of errs, or "".
+func firstHint(errs []error) string {
+	for _, e := range errs {
+		if hint := hintFor(e); hint != "" {
+			return hint
+		}
+	}
+	return ""
 }
 
 // explain returns the text of an error. A context says only that it ended; its cause says why.

@@ -61,7 +61,7 @@ func (a *app) ls(ctx context.Context, arg string) (err error) {
 		a.out.printf("%s\n", printable(name))
 	}
 	if len(names) == 0 && !a.quiet {
-		a.console.printf("%s is there, and has nothing in it\n", printable(found.Place))
+		a.console.note("%s is there, and has nothing in it", found.Place)
 	}
 	return a.out.err
 }

@@ -42,6 +42,7 @@ func run(args []string, stdout, stderr *os.File) int {
 	}
 	if !a.running {
 		err = asUsage(err)
+		a.progress.value = askedProgress(args, a.progress.value)
 	}
 	a.report(cmd, err)
 	return exitCode(err)
@@ -97,9 +98,14 @@ func (a *app) start(cmd *cobra.Command, _ []string) error {
 	if err := a.globals.check(); err != nil {
 		return err
 	}
+	a.console.lines.Store(a.events())
 	a.log = slog.New(slog.DiscardHandler)
-	if a.verbose {
-		a.log = slog.New(slog.NewTextHandler(a.console, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	options := &slog.HandlerOptions{Level: slog.LevelDebug}
+	switch {
+	case a.verbose && a.events():
+		a.log = slog.New(slog.NewJSONHandler(a.console, options))
+	case a.verbose:
+		a.log = slog.New(slog.NewTextHandler(a.console, options))
 	}
 	if a.timeout > 0 {
 		ctx, cancel := context.WithTimeoutCause(cmd.Context(), a.timeout, &timeoutError{after: a.timeout})
@@ -108,6 +114,17 @@ func (a *app) start(cmd *cobra.Command, _ []string) error {
 	}
 	a.running = true
 	return nil
+}
+
+// askedProgress returns the value of --progress on a command line that was not read to its end, or value: who asked for
+// lines of JSON gets the error in one, wherever the flag stands.
+func askedProgress(args []string, value string) string {
+	for i, arg := range args {
+		if arg == "--progress=json" || arg == "--progress" && i+1 < len(args) && args[i+1] == "json" {
+			return "json"
+		}
+	}
+	return value
 }
 
 // output is stdout. It remembers the first failure, so that printing needs no check at every line and a full disk

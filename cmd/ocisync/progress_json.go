@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -22,6 +24,40 @@ type jsonEvent struct {
 	Bytes     int64            `json:"bytes,omitempty"`
 	Outcome   transfer.Outcome `json:"outcome,omitempty"`
 	Error     string           `json:"error,omitempty"`
+}
+
+// jsonError is the line that tells with --progress json what failed: the command as a whole, or one image of it.
+type jsonError struct {
+	Time  time.Time `json:"time"`
+	Event string    `json:"event"` // error
+	Error string    `json:"error"`
+	Hint  string    `json:"hint,omitempty"`
+}
+
+// jsonNote is the line that tells with --progress json what is told to people otherwise, and is no failure.
+type jsonNote struct {
+	Time  time.Time `json:"time"`
+	Event string    `json:"event"` // note
+	Note  string    `json:"note"`
+}
+
+// json prints v on a line of its own.
+func (c *console) json(v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // strings, numbers and a time: a time out of range would be a defect of the event's maker
+	}
+	c.printf("%s\n", b)
+}
+
+// note tells what is no failure, in the form that the rest of stderr has.
+func (c *console) note(format string, args ...any) {
+	text := printable(fmt.Sprintf(format, args...))
+	if c.lines.Load() {
+		c.json(jsonNote{Time: time.Now().UTC(), Event: "note", Note: strings.TrimPrefix(text, "note: ")})
+		return
+	}
+	c.printf("%s\n", text)
 }
 
 // bytesInterval is how often the bytes of one blob make a line.
@@ -67,15 +103,10 @@ func (v *jsonView) flush(id digest.Digest) {
 }
 
 func (v *jsonView) print(e transfer.Event) {
-	line := jsonEvent{
+	v.out.json(jsonEvent{
 		Time: e.Time, Event: e.Kind, Source: e.Source, Target: e.Target, MediaType: e.Descriptor.MediaType,
 		Digest: e.Descriptor.Digest, Size: e.Descriptor.Size, Bytes: e.Bytes, Outcome: e.Outcome, Error: errorText(e.Err),
-	}
-	b, err := json.Marshal(line)
-	if err != nil {
-		panic(err) // strings, numbers and a time: a time out of range would be a defect of the event's maker
-	}
-	v.out.printf("%s\n", b)
+	})
 }
 
 func (v *jsonView) close() {

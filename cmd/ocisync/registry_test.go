@@ -158,6 +158,7 @@ func (c *corrupter) ReadFrom(src io.Reader) (int64, error) {
 //	damage DIR               changes a byte of the largest blob of a layout
 //	rundoc FILE              runs the commands of a documentation page, see rundoc_test.go
 //	json FILE                fails unless FILE (or stdout) is JSON
+//	jsonlines FILE           fails unless each line of FILE (or stderr) is JSON, and there are some
 func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	registries := map[*testscript.TestScript]map[string]*testRegistry{}
 	var mu sync.Mutex
@@ -207,6 +208,17 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 		"login":  scriptLogin,
 		"exits":  scriptExits,
 		"damage": scriptDamage,
+		"jsonlines": func(ts *testscript.TestScript, _ bool, args []string) {
+			n := 0
+			for line := range strings.Lines(ts.ReadFile(args[0])) {
+				if n++; !json.Valid([]byte(line)) {
+					ts.Fatalf("%s: not JSON: %s", args[0], line)
+				}
+			}
+			if n == 0 {
+				ts.Fatalf("%s has no line", args[0])
+			}
+		},
 		"json": func(ts *testscript.TestScript, _ bool, args []string) {
 			if !json.Valid([]byte(ts.ReadFile(args[0]))) {
 				ts.Fatalf("%s is not JSON", args[0])

@@ -32,7 +32,7 @@ func interruptible(ctx context.Context, say *console) (context.Context, context.
 		select {
 		case sig := <-signals:
 			cancel(errInterrupted{sig})
-			say.printf("interrupted: stopping; again to stop at once; the same command moves what is still missing\n")
+			say.note("interrupted: stopping; again to stop at once; the same command moves what is still missing")
 		case <-done:
 			return
 		}

@@ -69,14 +69,20 @@ copy --output json prints one object on stdout:
 copy --progress json prints one object a line on stderr for every event:
 
   time        RFC 3339
-  event       image-started, image-done, planned, started, bytes, retried, moved, mounted, present, failed
+  event       image-started, image-done, planned, started, bytes, retried, moved, mounted, present, failed;
+              note; error
   source, target
               the image that it is about
   mediaType, digest, size
               the blob or manifest that it is about; the image's manifest in image-done
   bytes       in bytes: how many more have moved. Those of one blob are added up for a quarter of a second
   outcome     in image-done: copied, unchanged, failed
-  error       in retried, failed and image-done
+  error       in retried, failed and image-done; in error: what failed
+  hint        in error: what can be done about it, if that is known
+  note        in note: what is told to people, and is no failure
+
+Errors of any command come in this form then, one line with the event error for each, also those of the
+command line; the exit code says more. With -v, log lines are JSON with time, level and msg, and no event.
 
 ls --output json prints place, and either tags or repositories. inspect --output json prints a tree of
 nodes: ref, descriptor, artifactType, annotations, config, layers, manifests, referrers, size (distinct

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/http"
-	"strings"
 )
 
 // tlsConfig is what h's settings mean for TLS.
@@ -24,11 +23,11 @@ func tlsConfig(h Host) (*tls.Config, error) {
 	return conf, nil
 }
 
-// spokeHTTP reports whether a handshake failed because the other side answered it in HTTP.
+// spokeHTTP reports whether a handshake failed because the other side does not speak TLS. Most servers answer it with an
+// HTTP status line; some (Python's among them) with the bare text of an error, as HTTP/0.9 did.
 func spokeHTTP(err error) bool {
 	var record tls.RecordHeaderError
-	return errors.Is(err, http.ErrSchemeMismatch) ||
-		errors.As(err, &record) && strings.HasPrefix(string(record.RecordHeader[:]), "HTTP/")
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &record) && record.Conn != nil
 }
 
 // untrusted reports whether a handshake failed because the certificate did.

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ocisync/ocisync/types/errs"
@@ -207,5 +208,50 @@ func TestHostNames(t *testing.T) {
 	}
 	if a, b := api.Slots(ref.MustParse("alpine")), api.Slots(ref.MustParse("docker.io/x/y")); a == nil || a != b {
 		t.Error("slots belong to hosts")
+	}
+}
+
+// Python's server answers a handshake with a page and no status line.
+func TestPlainHTTPIsFoundOutWithoutAStatusLine(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open sync.WaitGroup
+	open.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			open.Go(func() {
+				defer conn.Close()
+				buf := make([]byte, 4096)
+				if _, err := conn.Read(buf); err != nil {
+					return
+				}
+				reply := "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+				if buf[0] == 0x16 { // a TLS record
+					reply = "<!DOCTYPE HTML><p>Bad request version"
+				}
+				if _, err := io.WriteString(conn, reply); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	})
+	t.Cleanup(open.Wait)
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r := ref.Ref{Scheme: ref.SchemeReg, Root: l.Addr().String(), Repo: "a"}
+	if _, err := newTest(t).Ping(t.Context(), r); err != nil {
+		t.Error(err)
+	}
+	_, err = newTest(t, WithHost(r.Root, Host{TLS: TLSEnabled})).Ping(t.Context(), r)
+	if err == nil || !strings.Contains(errs.Hint(err), "--plain-http "+r.Root) {
+		t.Errorf("got %v, hint %q", err, errs.Hint(err))
 	}
 }

@@ -58,7 +58,7 @@ func sizesDiffer(at ref.Ref, d types.Descriptor, other int64) error {
 func (r *run) bringBlob(ctx context.Context, it item, mode mode) (wrote bool, err error) {
 	from := r.mountable(it.desc, mode)
 	if !r.absent() && len(from) == 0 || mode == heal { // a mount asks and acts at once
-		there, err := r.present(ctx, it)
+		there, err := r.present(ctx, it, mode)
 		if there || err != nil {
 			return false, err
 		}
@@ -108,16 +108,20 @@ func (r *run) known(d types.Descriptor) {
 	}
 }
 
-// present asks whether the target has the blob. One of a wrong size is as good as none: it is put again.
-func (r *run) present(ctx context.Context, it item) (bool, error) {
+// present asks whether the target has the blob. One of a wrong size, or one that was found to be damaged, is as good as
+// none: it is put again.
+func (r *run) present(ctx context.Context, it item, mode mode) (bool, error) {
 	release, err := r.sched.acquire(ctx, 0, r.dstSlots)
 	if err != nil {
 		return false, err
 	}
 	d, err := r.api.BlobHead(ctx, r.dst, it.desc)
+	if err == nil && mode != trust {
+		err = r.sound(ctx, it.desc)
+	}
 	release()
 	switch {
-	case errors.Is(err, errs.ErrNotFound), err == nil && types.SizeKnown(it.desc) && d.Size != it.desc.Size:
+	case lacks(err), err == nil && types.SizeKnown(it.desc) && d.Size != it.desc.Size:
 		return false, nil
 	case err != nil:
 		r.rec.content(it, transfer.Failed, 0, err)
@@ -126,6 +130,22 @@ func (r *run) present(ctx context.Context, it item) (bool, error) {
 	r.rec.content(it, transfer.Present, 0, nil)
 	r.known(it.desc)
 	return true, nil
+}
+
+// sound looks into a blob that the target has, where that costs no requests: a place that stores checks what it opens.
+func (r *run) sound(ctx context.Context, d types.Descriptor) error {
+	var opener scheme.BlobOpener
+	if remote(r.dst) || !scheme.As(r.api, r.dst, &opener) {
+		return nil
+	}
+	rdr, err := opener.BlobOpen(ctx, r.dst, d)
+	if errors.Is(err, errs.ErrUnsupported) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return rdr.Close()
 }
 
 // link gives the target the blob without reading it here. done is false when the places cannot do that.

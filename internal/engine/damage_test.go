@@ -11,7 +11,9 @@ import (
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/ocidir"
 	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
+	"github.com/ocisync/ocisync/types/transfer"
 )
 
 // disk is a world whose target is a layout on the disk.
@@ -112,5 +114,95 @@ func TestADamagedIndexFileOfTheTargetIsAnError(t *testing.T) {
 	_, err := w.engine.Copy(context.Background(), w.from, w.to, engine.Options{})
 	if got, rerr := os.ReadFile(path); err == nil || rerr != nil || !bytes.Equal(got, torn) {
 		t.Errorf("%v; index.json: %q, %v", err, got, rerr)
+	}
+}
+
+func TestALostReferrerOfTheTargetIsPutAgain(t *testing.T) {
+	for name, harm := range map[string]func(*disk, types.Descriptor){"flipped": (*disk).flip, "removed": (*disk).remove} {
+		for _, o := range []engine.Options{{}, {Verify: true}} {
+			w := newDisk(t)
+			b := w.atSource()
+			sig := b.artifact(b.image([]string{"layer"}, "latest"), "signature")
+			w.copy(o)
+			harm(w, sig)
+			if w.copy(o); !w.whole(sig) {
+				t.Errorf("%s, %+v: not repaired", name, o)
+			}
+			w.reopen()
+			if rep := w.copy(o); rep.Unchanged != 1 {
+				t.Errorf("%s, %+v: copied again: %+v", name, o, rep)
+			}
+		}
+	}
+}
+
+func TestAnImageWhoseReferrersAreLostAtTheSourceFails(t *testing.T) {
+	for name, harm := range map[string]func(*disk, types.Descriptor){"flipped": (*disk).flip, "removed": (*disk).remove} {
+		w := newDisk(t)
+		b := w.atSource()
+		sig := b.artifact(b.image([]string{"layer"}, "latest"), "signature")
+		w.copy(engine.Options{})
+		harm(w, sig)
+		onward := ref.Ref{Scheme: "src", Root: "b.example", Repo: "app", Tag: "latest"}
+		if _, err := w.engine.Copy(context.Background(), w.to, onward, engine.Options{}); err == nil || errs.Hint(err) == "" {
+			t.Errorf("%s: got %v, want an error with a hint", name, err)
+		}
+		if _, err := w.engine.Copy(context.Background(), w.to, onward, plain); err != nil {
+			t.Errorf("%s: without referrers: %v", name, err)
+		}
+	}
+}
+
+func TestVerifyFindsADamagedBlobOfTheTarget(t *testing.T) {
+	for _, o := range []engine.Options{{Verify: true}, {Verify: true, AllTags: true}} {
+		w := newDisk(t)
+		b := w.atSource()
+		b.image([]string{"layer"}, "latest")
+		if o.AllTags {
+			w.from.Tag, w.to.Tag = "", ""
+		}
+		w.copy(o)
+		bad := b.blob("layer")
+		w.flip(bad)
+		if rep, err := w.engine.Plan(context.Background(), w.from, w.to, o); err != nil || rep.Images[0].Outcome != transfer.WouldCopy || w.whole(bad) {
+			t.Errorf("%+v: a plan of it: %+v, %v", o, rep, err)
+		}
+		if rep := w.copy(o); rep.Copied != 1 || !w.whole(bad) {
+			t.Errorf("%+v: not repaired: %+v", o, rep)
+		}
+		w.reopen()
+		if rep := w.copy(o); rep.Unchanged != 1 {
+			t.Errorf("%+v: copied again: %+v", o, rep)
+		}
+	}
+}
+
+// A layout that shares files with a damaged one must not be linked to it, nor a damaged one to itself.
+func TestVerifyRepairsALayoutFromAnother(t *testing.T) {
+	w := newDisk(t)
+	b := w.atSource()
+	image := b.image([]string{"layer"}, "latest")
+	w.copy(plain)
+	good := w.to
+	other := good
+	other.Root = filepath.Join(t.TempDir(), "other")
+	w.from, w.to = good, other
+	w.copy(plain)
+	for _, bad := range []types.Descriptor{b.blob("layer"), image} {
+		data, err := os.ReadFile(w.file(bad))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[0] ^= 1
+		if err := os.Remove(w.file(bad)); err != nil { // else the damage would reach the source's link, too
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(w.file(bad), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		w.reopen()
+		if w.copy(engine.Options{NoReferrers: true, Verify: true}); !w.whole(bad) {
+			t.Errorf("%s: not repaired", bad.MediaType)
+		}
 	}
 }

@@ -166,8 +166,8 @@ func (r *run) targetReferrers(ctx context.Context, subject types.Descriptor) (ma
 	}
 	defer release()
 	list, err := r.api.ReferrerList(ctx, r.dst.WithDigest(subject.Digest))
-	if errors.Is(err, errs.ErrUnsupported) || errors.Is(err, errs.ErrNotFound) {
-		return nil, nil
+	if errors.Is(err, errs.ErrUnsupported) || errors.Is(err, errs.ErrCorrupt) || lacks(err) {
+		return nil, nil // a damaged list is repaired by putting what it lacks
 	}
 	have := map[digest.Digest]bool{}
 	for _, d := range list.Descriptors {

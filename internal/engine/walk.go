@@ -167,15 +167,20 @@ func (r *run) adopt(ctx context.Context, n node, f found) (placed, error) {
 }
 
 // stays reports whether the walk has found n's manifest itself at the target, so that nothing is left to be put. With
-// trust that was asked before the walk.
+// trust that was asked before the walk; without it a place whose answers cost no requests must show the manifest.
 func (r *run) stays(ctx context.Context, n node) (bool, error) {
-	if n.there {
+	if n.there && (n.mode == trust || remote(r.dst)) {
 		return true, nil
 	}
-	if n.mode == trust || n.tag != "" || r.absent() {
+	if n.mode == trust || n.tag != "" && !n.there || r.absent() {
 		return false, nil
 	}
-	_, err := r.headManifest(ctx, r.dst.WithDigest(n.desc.Digest), r.dstSlots)
+	at, err := r.dst.WithDigest(n.desc.Digest), error(nil)
+	if remote(r.dst) {
+		_, err = r.headManifest(ctx, at, r.dstSlots)
+	} else {
+		_, err = r.readManifest(ctx, at, n.desc, r.dstSlots)
+	}
 	if r.learnFrom(err); lacks(err) {
 		return false, nil
 	}

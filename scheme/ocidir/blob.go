@@ -85,7 +85,7 @@ func (o *OCIDir) BlobGet(ctx context.Context, r ref.Ref, d types.Descriptor, _ .
 	return v, nil
 }
 
-const healHint = "copy the image to this layout again: a put replaces damaged blobs"
+const healHint = "copy the image to this layout again with --verify: that replaces damaged blobs"
 
 func mediaTypeOr(mt string) string {
 	if mt == "" {

@@ -170,7 +170,7 @@ func (l *layout) find(ctx context.Context, ix *index, d digest.Digest) (mediaTyp
 	if mt, ok := l.graph.reached(ix, d); ok {
 		return mt, nil
 	}
-	if err := l.explore(ctx, ix, false); err != nil {
+	if _, err := l.explore(ctx, ix, false); err != nil {
 		return "", err
 	}
 	if mt, ok := l.graph.reached(ix, d); ok {
@@ -193,31 +193,31 @@ func (g *graph) done(ix *index, images, note bool) bool {
 }
 
 // explore reads every index below ix that was not read before, or every manifest that may refer to another. Each is
-// read once in the life of l. Damaged and missing ones are passed over: what they say cannot be known.
-func (l *layout) explore(ctx context.Context, ix *index, images bool) error {
+// read once in the life of l. Damaged and missing ones are passed over: what they say cannot be known. It returns why.
+func (l *layout) explore(ctx context.Context, ix *index, images bool) (unread map[digest.Digest]error, err error) {
 	if l.graph.done(ix, images, false) {
-		return nil
+		return nil, nil
 	}
-	x := &explorer{l: l, images: images, seen: make(map[digest.Digest]bool, len(ix.entries))}
+	x := &explorer{l: l, images: images, seen: make(map[digest.Digest]bool, len(ix.entries)), unread: map[digest.Digest]error{}}
 	for _, e := range ix.entries {
 		if e.digest == "" {
 			continue
 		}
 		if err := x.visit(ctx, child{e.digest, e.mediaType}, 0); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if !x.passed {
+	if len(x.unread) == 0 {
 		l.graph.done(ix, images, true)
 	}
-	return nil
+	return x.unread, nil
 }
 
 type explorer struct {
 	l      *layout
 	images bool
-	passed bool // something could not be read: it may be there the next time
 	seen   map[digest.Digest]bool
+	unread map[digest.Digest]error // what could not be read: it may be there the next time
 }
 
 func (x *explorer) visit(ctx context.Context, c child, depth int) error {
@@ -232,8 +232,8 @@ func (x *explorer) visit(ctx context.Context, c child, depth int) error {
 		switch {
 		case err == nil:
 			n = x.l.graph.add(m)
-		case errors.Is(err, errs.ErrNotFound), errors.Is(err, errs.ErrDigestMismatch), errors.Is(err, errs.ErrSizeInvalid), errors.Is(err, errs.ErrCorrupt):
-			x.passed = true
+		case unreadable(err):
+			x.unread[c.digest] = err
 			return nil
 		default:
 			return err

@@ -79,8 +79,10 @@ func WithIndexRewrite() CopyOption { return func(o *engine.Options) { o.Rewrite 
 // WithoutReferrers leaves out what refers to the images: signatures, SBOMs, attestations.
 func WithoutReferrers() CopyOption { return func(o *engine.Options) { o.NoReferrers = true } }
 
-// WithVerify looks for every blob and manifest at the target although the target has the image's manifest, and
-// completes what is missing. Without it a manifest that is there is taken for a complete image.
+// WithVerify checks the content of an image although the target has its manifest, and completes what is missing. A
+// directory's blobs and manifests are read and hashed, every one of the image, and those that are damaged are replaced.
+// A registry is only asked by HEAD whether it has them: what it stores is its own matter. Without WithVerify a manifest
+// that is there is taken for a complete image.
 func WithVerify() CopyOption { return func(o *engine.Options) { o.Verify = true } }
 
 // WithEvents calls fn with everything that happens: one event at a time, those of one blob or manifest in their order.

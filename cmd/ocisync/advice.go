@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -17,18 +20,52 @@ import (
 // missingTagTimeout bounds the request for the tags there are: advice must not cost more than the failure.
 const missingTagTimeout = 5 * time.Second
 
-// adviseMissing adds to the failures in err that say that r's tag does not exist which tags there are.
+// adviseMissing adds to the failures in err that say that r does not exist why, or which tags there are.
 func adviseMissing(ctx context.Context, api scheme.API, r ref.Ref, arg string, err error) error {
 	if err == nil {
 		return nil
 	}
 	all := separate(err)
 	for i, e := range all {
+		at, ok := located(e)
+		if why := whyNoLayout(r); why != "" && ok && ref.SamePlace(at, r) && !errors.Is(e, context.Canceled) {
+			all[i] = &explained{e, why}
+			continue
+		}
 		if advice := missing(ctx, api, r, arg, e); advice != "" {
 			all[i] = &hinted{e, advice}
 		}
 	}
 	return errors.Join(all...)
+}
+
+// explained is an error with the reason that it lacks.
+type explained struct {
+	error
+	why string
+}
+
+func (e *explained) Error() string { return e.error.Error() + ": " + e.why }
+func (e *explained) Unwrap() error { return e.error }
+
+// whyNoLayout says why the directory r cannot be a layout, or returns "" if it may be one.
+func whyNoLayout(r ref.Ref) string {
+	if r.Scheme != ref.SchemeOCIDir {
+		return ""
+	}
+	name, dir := display(r.Place()), filepath.FromSlash(r.Path())
+	exists := func(file string) bool { _, err := os.Stat(filepath.Join(dir, file)); return err == nil }
+	switch info, err := os.Stat(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		return "no such directory " + name
+	case err != nil:
+		return "" // the failure itself says more
+	case !info.IsDir():
+		return name + " is a file, not a directory"
+	case exists("index.json") && !exists("oci-layout"):
+		return name + " has an index.json, but no oci-layout file"
+	}
+	return ""
 }
 
 // adviseTarget adds to the failures in err at the repository of Docker Hub that arg named, in short, as a copy's target

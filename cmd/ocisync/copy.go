@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -54,10 +56,10 @@ was interrupted moves only what is still missing when the same command is run ag
 	fs.SortFlags = false
 	fs.BoolVar(&f.allTags, "all-tags", false, "copy every tag")
 	fs.StringArrayVar(&f.tags, "tags", nil, "copy the tags that match `PATTERN`: a glob as in 'v1.*', or regex:EXPR; !PATTERN leaves tags out (repeatable)")
-	fs.StringArrayVar(&f.platforms, "platform", nil, "copy only this platform, as in `OS/ARCH`[/VARIANT] (repeatable)")
+	fs.StringArrayVar(&f.platforms, "platform", nil, "copy only this platform of an index, as in `OS/ARCH`[/VARIANT] (repeatable); an image that is no index is copied whatever its platform is")
 	fs.BoolVar(&f.rewriteIndex, "rewrite-index", false, "with --platform: write an index that lists only what is copied; this changes its digest")
 	fs.BoolVar(&f.noReferrers, "no-referrers", false, "leave out signatures, SBOMs and whatever else refers to an image")
-	fs.BoolVar(&f.verify, "verify", false, "check that the target has all content of images that it has already")
+	fs.BoolVar(&f.verify, "verify", false, "check the content of images that the target has already, and complete it: in a directory every blob is read and hashed, and replaced if it is damaged; a registry is only asked what it has (HEAD)")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "say what would be copied, and write nothing")
 	fs.BoolVar(&f.exitCode, "exit-code", false, "with --dry-run: exit code 10 if there is something to copy")
 	fs.IntVarP(&f.jobs, "jobs", "j", 8, "transfers at once")
@@ -108,7 +110,11 @@ func (f *copyFlags) options() ([]ocisync.CopyOption, error) {
 	if len(f.platforms) > 0 {
 		platforms, err := platform.ParseAll(f.platforms)
 		if err != nil {
-			return nil, usagef("", "--platform: %w", err)
+			hint := ""
+			if i := slices.IndexFunc(f.platforms, func(s string) bool { return strings.Contains(s, ",") }); i >= 0 {
+				hint = "repeat --platform: --platform " + strings.Join(strings.Split(f.platforms[i], ","), " --platform ")
+			}
+			return nil, usagef(hint, "--platform: %w", err)
 		}
 		opts = append(opts, ocisync.WithPlatforms(platforms...))
 	}

@@ -153,11 +153,12 @@ func hostOf(err error) string {
 	return ""
 }
 
-// located returns the place that the outermost error names that names just one: that of a copy names two.
+// located returns the place that the outermost error names that names just one: that of a copy names two, which together
+// may read like the path of a directory.
 func located(err error) (ref.Ref, bool) {
 	var e *errs.Error
 	for errors.As(err, &e) {
-		if r, perr := ref.Parse(e.Ref); perr == nil {
+		if r, perr := ref.Parse(e.Ref); perr == nil && !(e.Op == "copy" && strings.Contains(e.Ref, " to ")) {
 			return r, true
 		}
 		err, e = e.Err, nil

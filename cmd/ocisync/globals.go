@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"os"
 	"strings"
@@ -114,6 +115,9 @@ func (g *globals) hosts() (map[string]reg.Host, error) {
 		pem, err := os.ReadFile(file)
 		if err != nil {
 			return nil, usagef("", "--ca-file %s: %w", arg, err)
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			return nil, usagef("", "--ca-file %s: %s has no certificate in PEM form", arg, file)
 		}
 		if err := set("--ca-file", host, func(h *reg.Host) {
 			h.TLS, h.CA = reg.TLSEnabled, fmt.Appendf(h.CA, "%s\n", pem)

@@ -60,7 +60,9 @@ func (a *app) ls(ctx context.Context, arg string) (err error) {
 	for _, name := range names {
 		a.out.printf("%s\n", printable(name))
 	}
-	if len(names) == 0 && !a.quiet {
+	if why := whyNoLayout(r); len(names) == 0 && why != "" && !a.quiet {
+		a.console.note("%s", why)
+	} else if len(names) == 0 && !a.quiet {
 		a.console.note("%s is there, and has nothing in it", found.Place)
 	}
 	return a.out.err

@@ -76,7 +76,7 @@ func (r *run) resolveTags(ctx context.Context, src, dst ref.Ref) ([]*image, erro
 	r.listed = map[string]bool{}
 	var images []*image
 	for _, tag := range list.Tags {
-		if referrer.IsFallbackTag(tag) || !want.match(tag) {
+		if referrer.IsFallbackTag(tag) || !want.match(tag) || r.leavesCosign(tag) {
 			continue
 		}
 		r.listed[tag] = true
@@ -85,6 +85,14 @@ func (r *run) resolveTags(ctx context.Context, src, dst ref.Ref) ([]*image, erro
 		})
 	}
 	return images, nil
+}
+
+// leavesCosign reports whether tag is one of cosign's that is no image of its own in this run: without referrers none of
+// them is copied, and when indexes are rewritten those that belong to what is copied come with it (attachTagged), while
+// those of the original indexes would belong to nothing.
+func (r *run) leavesCosign(tag string) bool {
+	_, is := referrer.CosignSubject(tag)
+	return is && (r.opts.NoReferrers || r.opts.Rewrite && r.pruned())
 }
 
 // targetTags lists the tags of the target. known is false if it cannot be told; a repository that is not there has

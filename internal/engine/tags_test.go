@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ocisync/ocisync/internal/engine"
+	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
@@ -91,4 +92,53 @@ func TestATagOnBothSidesIsComparedAndOthersAreNotAskedFor(t *testing.T) {
 	if w.dst.count("ManifestHead same") != 1 || w.dst.count("ManifestHead moved") != 1 || w.dst.count("ManifestHead added") != 0 || w.src.count("ManifestHead added") != 0 || w.src.count("ManifestGet added") != 1 {
 		t.Errorf("%v %v", w.src.seen(), w.dst.seen())
 	}
+}
+
+func TestCosignsTagsAreNoImagesOfTheirOwn(t *testing.T) {
+	amd := []types.Platform{{OS: "linux", Architecture: "amd64"}}
+	for _, c := range []struct {
+		name         string
+		o            engine.Options
+		index, child bool // whose signature is copied
+	}{
+		{"all", engine.Options{AllTags: true}, true, true},
+		{"without referrers", engine.Options{AllTags: true, NoReferrers: true}, false, false},
+		{"without referrers, by a pattern", engine.Options{AllTags: true, NoReferrers: true, Tags: []string{"latest", "sha256-*"}}, false, false},
+		{"platforms", engine.Options{AllTags: true, Platforms: amd}, true, true},
+		{"a rewritten index", engine.Options{AllTags: true, Platforms: amd, Rewrite: true}, false, true},
+		{"nothing to rewrite", engine.Options{AllTags: true, Rewrite: true}, true, true},
+	} {
+		w := newWorld(t)
+		b := w.atSource()
+		child := b.image([]string{"amd64"})
+		index := b.index([]types.Descriptor{on(child, "linux/amd64"), on(b.image([]string{"arm64"}), "linux/arm64")}, "latest")
+		sig := func(d types.Descriptor) string { return "sha256-" + d.Digest.Encoded() + ".sig" }
+		b.image([]string{"signature of the index"}, sig(index))
+		b.image([]string{"signature of the child"}, sig(child))
+		w.copy(c.o)
+		if got := w.tag(sig(index)) != ""; got != c.index {
+			t.Errorf("%s: the index's signature is copied: %v", c.name, got)
+		}
+		if got := w.tag(sig(child)) != ""; got != c.child {
+			t.Errorf("%s: the image's signature is copied: %v", c.name, got)
+		}
+		if w.tag("latest") == "" {
+			t.Errorf("%s: the image is not", c.name)
+		}
+	}
+}
+
+func TestAnIndexWithGapsAtTheSourceSaysWhatToDo(t *testing.T) {
+	w := newWorld(t)
+	b := w.atSource()
+	here, gone := b.image([]string{"amd64"}), b.image([]string{"arm64"})
+	b.index([]types.Descriptor{on(here, "linux/amd64"), on(gone, "linux/arm64")}, "latest")
+	if err := w.src.base.ManifestDelete(context.Background(), w.from.Place().WithDigest(gone.Digest)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := w.engine.Copy(context.Background(), w.from, w.to, engine.Options{})
+	if !errors.Is(err, errs.ErrNotFound) || !strings.Contains(errs.Hint(err), "--platform") || strings.Count(err.Error(), string(gone.Digest)) != 1 {
+		t.Errorf("got %v, hint %q", err, errs.Hint(err))
+	}
+	w.copy(engine.Options{Platforms: []types.Platform{{OS: "linux", Architecture: "amd64"}}, Rewrite: true})
 }

@@ -101,6 +101,7 @@ func (r *run) bring(ctx context.Context, n node) (placed, error) {
 	if n.m == nil {
 		m, err := r.fetch(ctx, n.desc)
 		if err != nil {
+			err = r.gapHint(n, err)
 			r.rec.content(n.item(), transfer.Failed, 0, err)
 			return placed{}, err
 		}
@@ -122,6 +123,17 @@ func (r *run) bring(ctx context.Context, n node) (placed, error) {
 		}
 	}
 	return placed{desc: n.desc, child: n.child, wrote: true}, r.put(ctx, n)
+}
+
+// gapHint explains an image that an index of the source lists and the source does not have, as after a sparse copy.
+func (r *run) gapHint(n node, err error) error {
+	if !n.child || n.whole || !errors.Is(err, errs.ErrNotFound) {
+		return err
+	}
+	return &errs.Error{
+		Op: "copy from index", Err: err, // which names place and digest
+		Hint: "the source lacks images that this index lists: choose what it has with --platform, and --rewrite-index for a registry that insists on complete indexes",
+	}
 }
 
 // found is what a probe of the target brought to light.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ocisync/ocisync/types/errs"
@@ -17,7 +18,8 @@ type change struct {
 	after func() error
 }
 
-// runCommits is one group commit: all changes that wait by the time the lock is there become one new file.
+// runCommits is one group commit: all changes that wait by the time the lock is there become one new file, or a few if
+// there are deletes among them.
 func (l *layout) runCommits(take func() []*call[*change]) {
 	var calls []*call[*change]
 	var err error
@@ -28,7 +30,7 @@ func (l *layout) runCommits(take func() []*call[*change]) {
 		}
 		calls = append(calls, take()...)
 		if len(calls) > 0 {
-			err = l.commit(lock, calls)
+			calls, err = l.commit(lock, calls)
 		}
 		lock.unlock()
 		if !errors.Is(err, errLockLost) {
@@ -53,22 +55,41 @@ var errLockLost = errors.New("the lock file was deleted while it was locked")
 // errChanged: somebody who takes no lock replaced the index while we were making the next one.
 var errChanged = errors.New("index.json was changed by a program that takes no lock")
 
-// commit applies calls to the index as it is now, and writes it. A change that is refused has its error in its call; an
-// error that is returned is everybody's.
-func (l *layout) commit(lock *fileLock, calls []*call[*change]) error {
-	ctx := context.Background() // from here on it takes as long as the disk does
+// commit applies calls to the index as it is now, and writes it. A change with an after ends its batch: those behind it
+// must see what after did, or a put would count on the file that a delete is about to remove. It finishes what it
+// committed, and returns the rest with the error that is theirs.
+func (l *layout) commit(lock *fileLock, calls []*call[*change]) (rest []*call[*change], err error) {
 	if err := l.establish(); err != nil {
-		return err
+		return calls, err
 	}
+	for len(calls) > 0 {
+		n := slices.IndexFunc(calls, func(c *call[*change]) bool { return c.arg.after != nil }) + 1
+		if n == 0 {
+			n = len(calls)
+		}
+		if err := l.commitBatch(lock, calls[:n]); err != nil {
+			return calls, err
+		}
+		for _, c := range calls[:n] {
+			if c.err == nil && c.arg.after != nil {
+				c.err = c.arg.after()
+			}
+			c.finish(c.err)
+		}
+		calls = calls[n:]
+	}
+	return nil, nil
+}
+
+// commitBatch makes one new file of calls. A change that is refused has its error in its call; an error that is returned
+// is everybody's.
+func (l *layout) commitBatch(lock *fileLock, calls []*call[*change]) error {
+	ctx := context.Background() // from here on it takes as long as the disk does
 	for range 10 {
 		for _, c := range calls {
 			c.err = nil
 		}
-		err := l.try(ctx, lock, calls)
-		if err == nil {
-			return l.finish(calls)
-		}
-		if !errors.Is(err, errChanged) {
+		if err := l.try(ctx, lock, calls); !errors.Is(err, errChanged) {
 			return err
 		}
 	}
@@ -101,16 +122,6 @@ func (l *layout) try(ctx context.Context, lock *fileLock, calls []*call[*change]
 		return l.syncIndex(base)
 	}
 	return l.install(lock, base, d.next.encode())
-}
-
-// finish runs what is to be done after the commit.
-func (l *layout) finish(calls []*call[*change]) error {
-	for _, c := range calls {
-		if c.err == nil && c.arg.after != nil {
-			c.err = c.arg.after()
-		}
-	}
-	return nil
 }
 
 // syncIndex makes an index durable that says already what was asked for: another tool may have written it.

@@ -137,6 +137,11 @@ func holdsLayouts(dir fs.FS, name string, depth int) bool {
 	}
 	ours := made(entries)
 	for _, e := range entries {
+		if e.Name() == markerName {
+			return true // it was finished since it was looked for
+		}
+	}
+	for _, e := range entries {
 		if !ours[e.Name()] && (!e.IsDir() || !holdsLayouts(dir, join(name, e.Name()), depth+1)) {
 			return false
 		}

@@ -101,11 +101,15 @@ func (l *layout) take(ctx context.Context, src *blobFile, d types.Descriptor, de
 	return src.id.size, l.copyFile(ctx, src, d, deferred)
 }
 
-// errMoved: the name did not lead to the file that was verified.
-var errMoved = errors.New("the file was replaced")
+// errMoved: the name is not, or no longer, that of the file that was verified.
+var errMoved = errors.New("the name is that of another file")
 
-// link makes a hard link. A damaged blob of that name is in the way of it, and is replaced by a copy instead.
+// link makes a hard link. A damaged blob of that name is in the way of it, and is replaced by a copy instead. A symbolic
+// link would itself be linked, and lead nowhere in another layout: its file is copied.
 func (l *layout) link(ctx context.Context, src *blobFile, d types.Descriptor, deferred bool) error {
+	if fi, err := src.l.vol.root.Lstat(src.name); err != nil || !fi.Mode().IsRegular() {
+		return errMoved
+	}
 	dir := path.Dir(src.name)
 	err := l.vol.link(src.l.vol, src.name, src.name)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -65,10 +65,10 @@ func (h *host) referrers(ctx context.Context, op string, rf ref.Ref, subject dig
 	return list, err
 }
 
-// is404 reports whether err is a registry's 404.
+// is404 reports whether err is a registry's 404. That of its token server is none: it says nothing about content.
 func is404(err error) bool {
 	var e *errs.Error
-	return errors.As(err, &e) && e.Status == http.StatusNotFound
+	return errors.Is(err, errs.ErrNotFound) && errors.As(err, &e) && e.Status == http.StatusNotFound
 }
 
 // namesContent reports whether a 404 speaks of the repository or manifest, which says nothing about the API: it may

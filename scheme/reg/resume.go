@@ -2,9 +2,11 @@ package reg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 
 	"github.com/ocisync/ocisync/internal/ocihttp"
 	"github.com/ocisync/ocisync/types/errs"
@@ -16,7 +18,8 @@ import (
 // blob.VerifyReader around it does the rest.
 //
 // Attempts without a byte of progress are bounded; a download that moves goes on for as long as it does. It is for
-// one goroutine at a time.
+// one goroutine at a time, but that Close may come while a Read is under way: who sends a blob on leaves a Read behind
+// when its context ends.
 type download struct {
 	ctx  context.Context // of the operation: it stays in force for the stream
 	h    *host
@@ -25,16 +28,51 @@ type download struct {
 	end  int64 // where to stop, -1 for the end of the blob
 
 	offset  int64 // of the next byte
-	body    io.ReadCloser
-	fails   int // since the last byte came
+	fails   int   // since the last byte came
 	lastErr error
-	closed  bool
+
+	mu     sync.Mutex // guards what follows
+	body   io.ReadCloser
+	closed bool
+}
+
+var errReadAfterClose = errors.New("read after close")
+
+// current returns the answer that is being read, nil if there is none.
+func (d *download) current() (body io.ReadCloser, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, fmt.Errorf("%s %s: %w", d.rq.op, d.rq.digest, errReadAfterClose)
+	}
+	return d.body, nil
+}
+
+// take makes body the answer that is being read.
+func (d *download) take(body io.ReadCloser) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		_ = body.Close() // nobody wants it any more
+		return errReadAfterClose
+	}
+	d.body = body
+	return nil
+}
+
+// leave gives the answer that was being read up, and returns it to be closed; nil if there is none.
+func (d *download) leave(closed bool) io.ReadCloser {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	body := d.body
+	d.body, d.closed = nil, d.closed || closed
+	return body
 }
 
 // Read implements io.Reader.
 func (d *download) Read(p []byte) (int, error) {
-	if d.closed {
-		return 0, fmt.Errorf("%s %s: read after close", d.rq.op, d.rq.digest)
+	if _, err := d.current(); err != nil {
+		return 0, err
 	}
 	if d.ctx.Err() != nil { // also when what is left has arrived already
 		return 0, d.h.fail(d.ctx, d.rq, d.ctx.Err())
@@ -46,12 +84,17 @@ func (d *download) Read(p []byte) (int, error) {
 		p = p[:min(int64(len(p)), d.end-d.offset)]
 	}
 	for {
-		if d.body == nil {
+		body, err := d.current()
+		if err != nil {
+			return 0, err
+		}
+		if body == nil {
 			if err := d.reopen(); err != nil {
 				return 0, err
 			}
+			continue
 		}
-		n, err := d.body.Read(p)
+		n, err := body.Read(p)
 		d.offset += int64(n)
 		if n > 0 {
 			d.fails = 0
@@ -73,21 +116,19 @@ func (d *download) Read(p []byte) (int, error) {
 
 // Close implements io.Closer.
 func (d *download) Close() error {
-	d.closed = true
-	if d.body == nil {
-		return nil
+	if body := d.leave(true); body != nil {
+		return body.Close()
 	}
-	body := d.body
-	d.body = nil
-	return body.Close()
+	return nil
 }
 
 // drop gives up the current answer because of err.
 func (d *download) drop(err error) {
 	d.fails++
 	d.lastErr = brokenOff{err}
-	_ = d.body.Close() // it is broken already
-	d.body = nil
+	if body := d.leave(false); body != nil {
+		_ = body.Close() // it is broken already
+	}
 }
 
 // reopen gets an answer that begins at offset.
@@ -150,8 +191,7 @@ func (d *download) accept(resp *http.Response) error {
 			discard(resp)
 			return err
 		}
-		d.body = resp.Body
-		return nil
+		return d.take(resp.Body)
 	}
 	if err := d.learnSize(resp.ContentLength); err != nil {
 		_ = resp.Body.Close() // unread: nothing of it is wanted
@@ -164,8 +204,7 @@ func (d *download) accept(resp *http.Response) error {
 		}
 		return err
 	}
-	d.body = resp.Body
-	return nil
+	return d.take(resp.Body)
 }
 
 func (d *download) acceptPart(resp *http.Response) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 
@@ -21,6 +22,7 @@ type VerifyReader struct {
 	err  error
 	seen func(n int)
 	end  func(error) error
+	over atomic.Bool // closed: by who gave up on a Read that is still under way, perhaps
 }
 
 // NewReader returns a Reader of what rc holds, which must be what desc says. The digest is required; an unknown size
@@ -46,6 +48,9 @@ func (r *VerifyReader) Descriptor() types.Descriptor { return r.desc }
 func (r *VerifyReader) Read(p []byte) (int, error) {
 	if r.err != nil {
 		return 0, r.err
+	}
+	if r.over.Load() {
+		return 0, fmt.Errorf("blob %s: read after close", r.desc.Digest)
 	}
 	n, err := r.rc.Read(p)
 	if n > 0 {
@@ -93,11 +98,10 @@ func (r *VerifyReader) verdict() error {
 	return io.EOF
 }
 
-// Close closes the underlying stream. It verifies nothing.
+// Close closes the underlying stream. It verifies nothing. It may be called while a Read is under way, if the underlying
+// stream allows that.
 func (r *VerifyReader) Close() error {
-	if r.err == nil {
-		r.err = fmt.Errorf("blob %s: read after close", r.desc.Digest)
-	}
+	r.over.Store(true)
 	return r.rc.Close()
 }
 
@@ -106,7 +110,7 @@ func (r *VerifyReader) Close() error {
 func Verifies(rdr io.Reader, desc types.Descriptor) bool {
 	switch r := rdr.(type) {
 	case *VerifyReader:
-		return r.n == 0 && r.err == nil && desc.Digest != "" && r.desc.Digest == desc.Digest
+		return r.n == 0 && r.err == nil && !r.over.Load() && desc.Digest != "" && r.desc.Digest == desc.Digest
 	case *source:
 		return Verifies(r.first, desc)
 	}

@@ -206,3 +206,15 @@ func TestVerifyRepairsALayoutFromAnother(t *testing.T) {
 		}
 	}
 }
+
+func TestVerifyReadsTheManifestsOfAPlaceThatIsNotRemote(t *testing.T) {
+	w := newWorld(t)
+	w.from.Tag = "latest"
+	image := w.atSource().image([]string{"layer"}, "latest")
+	w.copy(plain)
+	w.forget()
+	w.dst.fails("ManifestGet "+string(image.Digest), errs.ErrDigestMismatch)
+	if w.copy(engine.Options{NoReferrers: true, Verify: true}); w.dst.count("ManifestPut latest") != 1 {
+		t.Errorf("what a HEAD did not see is not put again: %v", w.dst.seen())
+	}
+}

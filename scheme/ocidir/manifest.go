@@ -139,10 +139,15 @@ func (o *OCIDir) ManifestDelete(ctx context.Context, r ref.Ref, _ ...scheme.Mani
 	err = l.commits.do(ctx, &change{
 		apply: func(_ context.Context, dr *draft) ([]namedFile, error) {
 			_, serr := l.vol.stat(name)
-			if !dr.removeDigest(d) && absent(serr) {
+			if _, listed := dr.now().digests[d]; !listed && absent(serr) {
 				return nil, errs.ErrManifestUnknown
 			}
-			return nil, l.keep(dr, kids)
+			kept, err := l.there(kids)
+			if err != nil {
+				return nil, err
+			}
+			dr.removeDigest(d)
+			return nil, dr.keep(kept)
 		},
 		after: func() error {
 			l.graph.dropOrphan(d)
@@ -158,24 +163,34 @@ func (o *OCIDir) ManifestDelete(ctx context.Context, r ref.Ref, _ ...scheme.Mani
 	return nil
 }
 
-// keep gives entries to those of kids that are there.
-func (l *layout) keep(d *draft, kids []child) error {
+// there describes those of kids whose files are there. A digest that no file can have, or something else under the name,
+// is none, and must not keep an index from being deleted.
+func (l *layout) there(kids []child) ([]types.Descriptor, error) {
+	var all []types.Descriptor
 	for _, k := range kids {
 		name, err := blobPath(k.digest)
 		if err != nil {
-			return err
+			continue
 		}
 		id, err := l.vol.stat(name)
-		if absent(err) {
+		if absent(err) || errors.Is(err, errs.ErrCorrupt) {
 			continue
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if _, listed := d.now().digests[k.digest]; listed {
+		all = append(all, types.Descriptor{MediaType: k.mediaType, Digest: k.digest, Size: id.size})
+	}
+	return all, nil
+}
+
+// keep gives entries to those of all that have none.
+func (d *draft) keep(all []types.Descriptor) error {
+	for _, desc := range all {
+		if _, listed := d.now().digests[desc.Digest]; listed {
 			continue
 		}
-		if err := d.addUntagged(types.Descriptor{MediaType: k.mediaType, Digest: k.digest, Size: id.size}); err != nil {
+		if err := d.addUntagged(desc); err != nil {
 			return err
 		}
 	}

@@ -36,6 +36,7 @@ type OCIDir struct {
 	mu      sync.Mutex
 	layouts map[string]*layout // by absolute path
 	idle    *list.List         // of *layout, nobody using them, the one used last in front
+	waiting map[string]*graph  // by absolute path: what only this process knows of layouts that are closed
 	closed  bool
 }
 
@@ -69,15 +70,20 @@ func withHook(h hook) Option { return func(o *OCIDir) { o.hook = h } }
 
 // New returns the places of the scheme "ocidir". It opens nothing yet.
 func New(opts ...Option) *OCIDir {
-	o := &OCIDir{mem: newMemory(), layouts: map[string]*layout{}, idle: list.New()}
+	o := &OCIDir{mem: newMemory(), layouts: map[string]*layout{}, idle: list.New(), waiting: map[string]*graph{}}
 	for _, opt := range opts {
 		opt(o)
 	}
 	return o
 }
 
-// maxIdle is how many layouts are kept open that nobody uses: a tree may have more than there are file descriptors.
-const maxIdle = 64
+const (
+	// maxIdle is how many layouts are kept open that nobody uses: a tree may have more than there are file descriptors.
+	maxIdle = 64
+	// maxWaiting bounds the memory for layouts that are closed and wait for an index. What is forgotten is a child that
+	// cannot be read before its index is put.
+	maxWaiting = 1 << 14
+)
 
 var errClosed = errors.New("the API is closed")
 
@@ -93,6 +99,7 @@ func (o *OCIDir) Close() error {
 		}
 	}
 	o.idle.Init()
+	clear(o.waiting)
 	o.mu.Unlock()
 	var errs []error
 	for _, l := range all {
@@ -139,6 +146,10 @@ func (o *OCIDir) cached(path string, fresh *layout, dir dirInfo) (*layout, error
 	case l == nil:
 		l = fresh
 		o.layouts[path] = l
+		if g := o.waiting[path]; g != nil {
+			l.graph = g // of another directory it is harmless: what is not in this one is not found
+			delete(o.waiting, path)
+		}
 	case fresh != nil: // somebody was faster
 		if err := fresh.close(); err != nil {
 			return nil, err
@@ -177,13 +188,22 @@ func (o *OCIDir) release(l *layout) {
 		return
 	}
 	l.idle = o.idle.PushFront(l)
-	for e := o.idle.Back(); e != nil && o.idle.Len() > maxIdle; {
-		old := e.Value.(*layout)
-		e = e.Prev()
-		if !old.graph.hasOrphans() { // children whose index is still to come are known to this process only
-			o.forget(old)
+	for o.idle.Len() > maxIdle {
+		old := o.idle.Back().Value.(*layout)
+		if old.graph.hasOrphans() { // children whose index is still to come are known to this process only
+			o.keep(old)
 		}
+		o.forget(old)
 	}
+}
+
+// keep remembers the graph of a layout that is about to be closed. The caller holds mu.
+func (o *OCIDir) keep(l *layout) {
+	if len(o.waiting) >= maxWaiting {
+		clear(o.waiting)
+	}
+	l.graph.done(nil, true, true) // the index itself need not stay in memory
+	o.waiting[l.path] = l.graph
 }
 
 // begin checks what every method checks first, and takes r's layout into use for reading. end must be called.

@@ -9,6 +9,7 @@ package engine
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
@@ -86,6 +87,9 @@ type run struct {
 	listed    map[string]bool // with AllTags: the tags that are copied; fixed before the images begin
 	manifests cache
 	rewritten rewrites
+	nested    sync.Map // bool by the digest of an index in an index: whether anything in it is wanted
+	reduced   sync.Map // *manifest.Manifest by the digest of the nested index it was made of; nil if all of it is wanted
+	completed sync.Map // nodeKey of indexes that the target was found to have complete
 	nodes     flights[nodeKey, placed]
 	blobs     flights[blobKey, brought]
 	attached  flights[digest.Digest, attachments]           // by subject

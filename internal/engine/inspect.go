@@ -63,8 +63,10 @@ type inspection struct {
 // node describes the manifest d, which is at r. m is d's if it was read already.
 func (in *inspection) node(ctx context.Context, r ref.Ref, d types.Descriptor, m *manifest.Manifest, depth int) (*Node, error) {
 	if in.nodes++; in.nodes > maxNodes || depth > maxDepth {
-		return nil, &errs.Error{Op: "inspect", Ref: r.String(), Err: errs.ErrManifestInvalid,
-			Message: fmt.Sprintf("it has more than %d manifests, or more than %d levels", maxNodes, maxDepth)}
+		return nil, tooMany(r)
+	}
+	if err := ctx.Err(); err != nil { // what is in memory is read without asking anybody
+		return nil, err
 	}
 	n := &Node{Ref: r.String(), Descriptor: d}
 	if m == nil {
@@ -88,6 +90,8 @@ func (in *inspection) node(ctx context.Context, r ref.Ref, d types.Descriptor, m
 			if sub, err = in.node(ctx, r.WithDigest(child.Digest), child, nil, depth+1); err != nil {
 				return nil, err
 			}
+		} else if in.nodes++; in.nodes > maxNodes {
+			return nil, tooMany(r)
 		}
 		n.Manifests = append(n.Manifests, sub)
 	}
@@ -96,6 +100,12 @@ func (in *inspection) node(ctx context.Context, r ref.Ref, d types.Descriptor, m
 		n.Referrers, err = in.attached(ctx, r, d, depth)
 	}
 	return n, err
+}
+
+// tooMany refuses what would fill the memory.
+func tooMany(r ref.Ref) error {
+	return &errs.Error{Op: "inspect", Ref: r.String(), Err: errs.ErrManifestInvalid,
+		Message: fmt.Sprintf("it has more than %d manifests, or more than %d levels", maxNodes, maxDepth)}
 }
 
 // attached describes what refers to d: what the place lists, then cosign's tags.

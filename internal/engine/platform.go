@@ -74,8 +74,15 @@ func (r *run) pick(ctx context.Context, entries []types.Descriptor, depth int) (
 	return keep, matched, nil
 }
 
-// pickNested reports whether anything in the index d is wanted.
+// pickNested reports whether anything in the index d is wanted. Each index is looked into once: one that lists the next
+// a dozen times, and so on, has more paths than anybody can follow.
 func (r *run) pickNested(ctx context.Context, d types.Descriptor, depth int) (bool, error) {
+	if some, done := r.nested.Load(d.Digest); done {
+		return some.(bool), nil
+	}
+	if err := ctx.Err(); err != nil { // what is in memory is read without asking anybody
+		return false, err
+	}
 	m, err := r.fetch(ctx, d)
 	if err != nil {
 		return false, err
@@ -85,7 +92,11 @@ func (r *run) pickNested(ctx context.Context, d types.Descriptor, depth int) (bo
 		return false, err
 	}
 	keep, _, err := r.pick(ctx, view.Manifests, depth)
-	return len(keep) > 0, err
+	if err != nil {
+		return false, err
+	}
+	r.nested.Store(d.Digest, len(keep) > 0)
+	return len(keep) > 0, nil
 }
 
 func hasPlatform(d types.Descriptor) bool {
@@ -137,6 +148,10 @@ func (r *run) complete(ctx context.Context, d types.Descriptor, whole bool, dept
 	if !types.IsIndex(d.MediaType) || remote(r.dst) && !r.pruned() || r.retag() || depth > maxDepth {
 		return true, nil
 	}
+	key := nodeKey{digest: d.Digest, whole: whole}
+	if _, done := r.completed.Load(key); done {
+		return true, nil
+	}
 	m := r.kept(d)
 	if m == nil {
 		var err error
@@ -167,5 +182,6 @@ func (r *run) complete(ctx context.Context, d types.Descriptor, whole bool, dept
 			return false, err
 		}
 	}
+	r.completed.Store(key, nil)
 	return true, nil
 }

@@ -85,12 +85,8 @@ func (r *run) rewriteEntry(ctx context.Context, entry []byte, d types.Descriptor
 	if !types.IsIndex(d.MediaType) || hasPlatform(d) {
 		return entry, false, nil
 	}
-	old, err := r.fetch(ctx, d)
-	if err != nil {
-		return nil, false, err
-	}
-	made, err := r.rewriteBelow(ctx, old, depth)
-	if err != nil || made.Digest() == d.Digest {
+	made, err := r.reduce(ctx, d, depth)
+	if err != nil || made == nil {
 		return entry, false, err
 	}
 	var fields map[string]json.RawMessage
@@ -102,6 +98,27 @@ func (r *run) rewriteEntry(ctx context.Context, entry []byte, d types.Descriptor
 	fields["size"], _ = json.Marshal(made.Descriptor().Size)
 	raw, err = json.Marshal(fields)
 	return raw, true, err
+}
+
+// reduce makes an index of the wanted part of the nested index d, once in a run: see pickNested. It is nil if that is
+// all of d.
+func (r *run) reduce(ctx context.Context, d types.Descriptor, depth int) (*manifest.Manifest, error) {
+	if made, done := r.reduced.Load(d.Digest); done {
+		return made.(*manifest.Manifest), nil
+	}
+	old, err := r.fetch(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	made, err := r.rewriteBelow(ctx, old, depth)
+	if err != nil {
+		return nil, err
+	}
+	if made.Digest() == d.Digest {
+		made = nil
+	}
+	r.reduced.Store(d.Digest, made)
+	return made, nil
 }
 
 // splitIndex cuts the JSON of an index into its entries and what stands before and after them.

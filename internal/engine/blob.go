@@ -43,6 +43,9 @@ func (r *run) blob(ctx context.Context, im *image, d types.Descriptor, mode mode
 	if err == nil && !led && b.size != d.Size {
 		err = sizesDiffer(r.src, d, b.size)
 	}
+	if b.wrote { // and not before: a foreign layer may turn out to be absent
+		im.changed.Store(true)
+	}
 	return b.wrote, err
 }
 
@@ -63,7 +66,6 @@ func (r *run) bringBlob(ctx context.Context, it item, mode mode) (wrote bool, er
 			return false, err
 		}
 	}
-	it.im.changed.Store(true)
 	r.rec.content(it, transfer.Planned, 0, nil)
 	if r.dry {
 		return true, nil

@@ -66,8 +66,18 @@ func (n node) below(d types.Descriptor) node {
 // ensure makes the target have n, once in a run, and then what is n's own: its tag.
 func (r *run) ensure(ctx context.Context, n node) (placed, error) {
 	p, led, err := r.nodes.do(ctx, n.key(), func() (placed, error) { return r.bring(ctx, n) })
+	if refused := (*tagRefused)(nil); !led && errors.As(err, &refused) {
+		p, err = r.bring(ctx, n) // the other's tag failed, which says nothing of n's
+		led = true
+	}
+	if refused := (*tagRefused)(nil); errors.As(err, &refused) {
+		err = refused.error
+	}
 	if err != nil {
 		return placed{desc: n.desc}, err
+	}
+	if p.wrote { // perhaps by another image's walk, but it was missing here, too
+		n.im.changed.Store(true)
 	}
 	if n.desc.Size > 0 && n.desc.Size != p.desc.Size {
 		return p, sizesDiffer(r.src, n.desc, p.desc.Size)
@@ -122,7 +132,22 @@ func (r *run) bring(ctx context.Context, n node) (placed, error) {
 			return placed{desc: n.desc}, nil
 		}
 	}
-	return placed{desc: n.desc, child: n.child, wrote: true}, r.put(ctx, n)
+	return placed{desc: n.desc, child: n.child, wrote: true}, r.putTag(ctx, n)
+}
+
+// tagRefused is the failure of a put under a tag. It is this tag's alone: the target may protect one and take others,
+// and the manifest by its digest. Only those who share a flight see it; ensure takes it off.
+type tagRefused struct{ error }
+
+func (t *tagRefused) Unwrap() error { return t.error }
+
+// putTag is put for those whose outcome is shared.
+func (r *run) putTag(ctx context.Context, n node) error {
+	err := r.put(ctx, n)
+	if err != nil && n.tag != "" {
+		return &tagRefused{err}
+	}
+	return err
 }
 
 // gapHint explains an image that an index of the source lists and the source does not have, as after a sparse copy.
@@ -175,7 +200,7 @@ func (r *run) adopt(ctx context.Context, n node, f found) (placed, error) {
 	if n.m == nil {
 		n.m = f.m
 	}
-	return placed{desc: n.desc}, r.put(ctx, n)
+	return placed{desc: n.desc}, r.putTag(ctx, n)
 }
 
 // stays reports whether the walk has found n's manifest itself at the target, so that nothing is left to be put. With

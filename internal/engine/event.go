@@ -17,6 +17,7 @@ type recorder struct {
 	call   func(transfer.Event)
 	report *transfer.Report
 	start  time.Time
+	over   bool // guarded by mu: the report is the caller's, and whoever reads on (a put may leave a read behind) is not heard
 }
 
 func newRecorder(call func(transfer.Event), dry bool) *recorder {
@@ -28,6 +29,9 @@ func (rec *recorder) image(im *image, ev transfer.Event) {
 	ev.Source, ev.Target = im.src.String(), im.dst.String()
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
+	if rec.over {
+		return
+	}
 	if ev.Kind == transfer.ImageDone {
 		rec.report.Images[im.index] = transfer.Image{
 			Source: ev.Source, Target: ev.Target, Descriptor: ev.Descriptor, Outcome: ev.Outcome,
@@ -56,6 +60,9 @@ type item struct {
 func (rec *recorder) content(it item, kind transfer.Kind, n int64, err error) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
+	if rec.over {
+		return
+	}
 	rep := rec.report
 	switch kind {
 	case transfer.Planned:
@@ -98,10 +105,11 @@ func (rec *recorder) tell(ev transfer.Event) {
 	}
 }
 
-// done returns the report. Nothing may be told afterwards.
+// done returns the report. What is told afterwards is dropped.
 func (rec *recorder) done() *transfer.Report {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
+	rec.over = true
 	rec.report.Elapsed = time.Since(rec.start)
 	return rec.report
 }

@@ -1,9 +1,7 @@
 package ocidir
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,44 +112,5 @@ func TestLockLostBetweenBatches(t *testing.T) {
 	}
 	if tags := strings.Join(valid(t, r), " "); tags != "b v2" {
 		t.Errorf("the tags are %s", tags)
-	}
-}
-
-func TestAcknowledgedPutsOutliveDeletesBesideThem(t *testing.T) {
-	o, r := open(t, WithDurability(None)), place(t.TempDir())
-	it := schemetest.Image("a")
-	push(t, o, r.WithTag("v0"), it)
-	var deletes sync.WaitGroup
-	stop := make(chan struct{})
-	for range 2 {
-		deletes.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				err := o.ManifestDelete(t.Context(), r.WithDigest(it.Manifest.Digest()))
-				if err != nil && !errors.Is(err, errs.ErrNotFound) {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	for i := range 50 {
-		if _, err := o.ManifestPut(t.Context(), r.WithTag(fmt.Sprint("v", i)), it.Manifest); err != nil {
-			t.Error(err)
-		}
-	}
-	close(stop)
-	deletes.Wait()
-	raw, err := os.ReadFile(filepath.Join(r.Root, indexName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = os.Stat(blobFileOf(r, it.Manifest.Digest()))
-	if listed := bytes.Contains(raw, []byte(it.Manifest.Digest())); listed && err != nil {
-		t.Errorf("index.json lists the manifest, and it is not there: %v", err)
 	}
 }

@@ -1,16 +1,10 @@
 package ocidir
 
 import (
-	"fmt"
 	"io/fs"
 	"path"
-	"path/filepath"
-	"sync"
 	"testing"
 	"testing/fstest"
-
-	"github.com/ocisync/ocisync/scheme/schemetest"
-	"github.com/ocisync/ocisync/types/ref"
 )
 
 // lateMarkers is a tree whose layouts are finished just after somebody looked whether they are.
@@ -38,25 +32,5 @@ func TestLayoutFinishedWhileItIsLookedAtIsNoForeignFile(t *testing.T) {
 	delete(plain, "a/b/"+markerName)
 	if err := usable(plain, "/t"); err == nil {
 		t.Error("a directory of somebody else's became a layout")
-	}
-}
-
-func TestFirstWritersMeetInOneTree(t *testing.T) {
-	for range 10 {
-		tree := place(filepath.Join(t.TempDir(), "t"))
-		refs := []ref.Ref{tree, tree.WithRepo("a"), tree.WithRepo("a/b")}
-		var wg sync.WaitGroup
-		start := make(chan struct{})
-		for i, r := range refs {
-			o := open(t, WithDurability(None))
-			wg.Go(func() {
-				<-start
-				if err := schemetest.Opaque(fmt.Sprint(i)).Push(t.Context(), o, r.WithTag("v1")); err != nil {
-					t.Errorf("%s: %v", r, err)
-				}
-			})
-		}
-		close(start)
-		wg.Wait()
 	}
 }

@@ -48,23 +48,6 @@ func TestAnIndexThatListsTheNextManyTimesIsWalkedOnce(t *testing.T) {
 	}
 }
 
-func TestLookingForPlatformsEndsWithTheContext(t *testing.T) {
-	w := newWorld(t)
-	w.dst.check = false
-	tower(w.atSource())
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	w.src.incident = func(call string) error { // the last request of the walk through the source's indexes
-		if w.src.count("ManifestGet") == 5 {
-			cancel()
-		}
-		return nil
-	}
-	if _, err := w.engine.Copy(ctx, w.from, w.to, onlyOf(amd64)); !errors.Is(err, context.Canceled) || w.src.count("ManifestGet") > 6 {
-		t.Errorf("%v after %v", err, w.src.seen())
-	}
-}
-
 func TestInspectCountsWhatIsNoManifestByItsType(t *testing.T) {
 	w := newWorld(t)
 	b := w.atSource()

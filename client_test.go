@@ -20,6 +20,7 @@ import (
 	"github.com/ocisync/ocisync"
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/mem"
+	"github.com/ocisync/ocisync/scheme/ocidir"
 	"github.com/ocisync/ocisync/scheme/reg"
 	"github.com/ocisync/ocisync/scheme/schemetest"
 	"github.com/ocisync/ocisync/scheme/serve"
@@ -286,6 +287,17 @@ func printNode(b *strings.Builder, n *ocisync.Node, indent string) {
 	}
 	for _, sub := range n.Referrers {
 		printNode(b, sub, indent+"  <- ")
+	}
+}
+
+func TestWithLayoutReachesTheBuiltInScheme(t *testing.T) {
+	applied := 0
+	c := ocisync.New(ocisync.WithLayout(ocidir.WithDurability(ocidir.None), func(*ocidir.OCIDir) { applied++ }))
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if applied != 1 {
+		t.Errorf("the option was applied %d times", applied)
 	}
 }
 

@@ -167,6 +167,22 @@ func TestCancelFreesTheSession(t *testing.T) {
 	c.want(404, "NAME_UNKNOWN", "GET", "/v2/a/tags/list", nil, nil) // a session makes no repository
 }
 
+func TestAnAbandonedSessionIsGivenUp(t *testing.T) {
+	c := start(t, mem.New(), WithSessionTTL(20*time.Millisecond))
+	loc := c.session("a")
+	for range 10_000 {
+		c.s.sessions.mu.Lock()
+		open := len(c.s.sessions.open)
+		c.s.sessions.mu.Unlock()
+		if open == 0 {
+			c.want(404, "BLOB_UPLOAD_UNKNOWN", "GET", loc, nil, nil)
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Error("nobody came back to the upload, and it is still open")
+}
+
 func TestTooManySessionsAreRefused(t *testing.T) {
 	c := start(t, mem.New(), WithMaxSessions(2))
 	loc := c.session("a")

@@ -42,6 +42,19 @@ type Source interface {
 type Info struct {
 	Digest  digest.Digest
 	Size    int64     // bytes
-	Created time.Time // zero when unknown
-	Updated time.Time // zero when unknown
+	Created time.Time // when it was stored; zero when unknown
+	Updated time.Time // when it or its labels changed last; zero when unknown
+	Labels  map[string]string
+}
+
+// Ingest is what a place knows about a blob that is being written in pieces.
+type Ingest struct {
+	Key      string
+	Offset   int64            // bytes written so far
+	Expected types.Descriptor // what was announced of it: digest and size, or one of them
+	Started  time.Time
+	Updated  time.Time // when it was written to last
+	Owner    string    // who began it
+	Labels   map[string]string
+	Active   bool // somebody has it open, in this process or another
 }

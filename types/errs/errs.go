@@ -79,6 +79,10 @@ var (
 	ErrNoSpace error = &kind{text: "no space left on device"}
 	// ErrUnavailable: the place did not answer, or answered that it cannot now; trying later may help.
 	ErrUnavailable error = &kind{text: "not available"}
+	// ErrLocked: somebody else is writing it; trying later may help.
+	ErrLocked error = &kind{text: "in use by another writer", parent: ErrUnavailable}
+	// ErrConflict: it is not what the caller said it was, because somebody changed it meanwhile; nothing was changed.
+	ErrConflict error = &kind{text: "changed meanwhile"}
 )
 
 // byCode is the wire-stable set: the codes of the distribution specification and the sentinel of each.

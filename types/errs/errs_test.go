@@ -39,6 +39,7 @@ func TestFinerKindsAreCoarserKindsToo(t *testing.T) {
 		{errs.ErrDigestMismatch, errs.ErrDigestInvalid},
 		{errs.ErrDigestMismatch, errs.ErrInvalid},
 		{errs.ErrReadOnly, errs.ErrUnsupported},
+		{errs.ErrLocked, errs.ErrUnavailable},
 	} {
 		if !errors.Is(c.fine, c.coarse) {
 			t.Errorf("%v is not %v", c.fine, c.coarse)

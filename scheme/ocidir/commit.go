@@ -12,10 +12,22 @@ import (
 
 // change is what one caller wants of the index. apply changes the draft, under the file lock; an error of its refuses
 // this change and leaves the others, so it must check before it changes anything. It returns the files that must be
-// durable before the index says so. after runs once the new index is in place, still under the lock.
+// durable before the index says so. after runs once the new index is in place, still under the lock. alone takes the
+// place of both: it changes no index, and runs when what was asked for before it is done.
 type change struct {
 	apply func(ctx context.Context, d *draft) ([]namedFile, error)
 	after func() error
+	alone func(lock *fileLock, now *cached) error
+}
+
+// last reports whether a batch ends with the change: what comes behind it must see what it did.
+func (c *change) last() bool { return c.after != nil || c.alone != nil }
+
+// underLock runs fn while nobody else, of this process or another one, commits: now is the index, and stays it but for
+// tools that take no lock. fn must be short, as all writers wait; must not commit, nor call anything that does; and must
+// ask lock.valid before it does what two could not do at once. Once fn runs ctx does not end it. The layout must exist.
+func (l *layout) underLock(ctx context.Context, fn func(lock *fileLock, now *cached) error) error {
+	return l.commits.do(ctx, &change{alone: fn})
 }
 
 // runCommits is one group commit: all changes that wait by the time the lock is there become one new file, or a few if
@@ -63,9 +75,20 @@ func (l *layout) commit(lock *fileLock, calls []*call[*change]) (rest []*call[*c
 		return calls, err
 	}
 	for len(calls) > 0 {
-		n := slices.IndexFunc(calls, func(c *call[*change]) bool { return c.arg.after != nil }) + 1
+		if alone := calls[0].arg.alone; alone != nil {
+			now, err := l.current(context.Background())
+			if err == nil {
+				err = alone(lock, now)
+			}
+			calls[0].finish(err)
+			calls = calls[1:]
+			continue
+		}
+		n := slices.IndexFunc(calls, func(c *call[*change]) bool { return c.arg.last() }) + 1
 		if n == 0 {
 			n = len(calls)
+		} else if calls[n-1].arg.alone != nil {
+			n--
 		}
 		if err := l.commitBatch(lock, calls[:n]); err != nil {
 			return calls, err

@@ -200,7 +200,7 @@ func (l *layout) hit(ctx context.Context, d types.Descriptor, deferred bool) (si
 	if err := l.settle(ctx); err != nil {
 		return 0, false, err
 	}
-	if !deferred {
+	if !deferred && l.o.durability.puts() {
 		err = l.durable(ctx, file)
 	}
 	return file.id.size, err == nil, err
@@ -234,7 +234,7 @@ func (o *OCIDir) BlobDelete(ctx context.Context, r ref.Ref, d types.Descriptor, 
 	if err := l.vol.remove(name); err != nil {
 		return failWrite(op, r, d.Digest, err)
 	}
-	if l.o.durability == None {
+	if !l.o.durability.puts() {
 		return nil
 	}
 	if err := l.dirs.do(ctx, path.Dir(name)); err != nil {

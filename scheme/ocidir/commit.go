@@ -149,7 +149,7 @@ func (l *layout) try(ctx context.Context, lock *fileLock, calls []*call[*change]
 
 // syncIndex makes an index durable that says already what was asked for: another tool may have written it.
 func (l *layout) syncIndex(base *cached) error {
-	if l.o.durability == None || base.f == nil || l.mem.isDurable(base.id) {
+	if !l.o.durability.commits() || base.f == nil || l.mem.isDurable(base.id) {
 		return nil
 	}
 	if err := l.vol.syncName(indexName); err != nil {
@@ -183,7 +183,7 @@ func (l *layout) install(lock *fileLock, base *cached, next *index) error {
 	if err := t.rename(indexName); err != nil {
 		return err
 	}
-	if l.o.durability == Full {
+	if l.o.durability.commits() {
 		if err := l.vol.syncDir("."); err != nil {
 			return l.rollBack(base, err)
 		}
@@ -192,7 +192,7 @@ func (l *layout) install(lock *fileLock, base *cached, next *index) error {
 	if err != nil {
 		return err
 	}
-	if l.o.durability == Full {
+	if l.o.durability.commits() {
 		l.mem.setDurable(id)
 	}
 	keep = true
@@ -206,7 +206,7 @@ func (l *layout) writeIndex(raw []byte) (*temp, error) {
 		return nil, l.vol.full(err, int64(len(raw)))
 	}
 	_, err = t.Write(raw)
-	if err == nil && l.o.durability == Full {
+	if err == nil && l.o.durability.commits() {
 		err = l.vol.sync(t.f, t.name)
 	}
 	if err != nil {

@@ -195,7 +195,7 @@ func (l *layout) establish() error {
 			return err
 		}
 	}
-	if l.o.durability == Full {
+	if l.o.durability.commits() {
 		if err := l.syncWay(); err != nil {
 			return err
 		}
@@ -214,7 +214,7 @@ func (l *layout) replace(name string, text []byte) error {
 	if _, err := t.Write(text); err != nil {
 		return l.vol.full(err, int64(len(text)))
 	}
-	if l.o.durability == Full {
+	if l.o.durability.commits() {
 		if err := l.vol.sync(t.f, name); err != nil {
 			return l.vol.full(err, int64(len(text)))
 		}

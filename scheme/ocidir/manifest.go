@@ -151,7 +151,7 @@ func (o *OCIDir) ManifestDelete(ctx context.Context, r ref.Ref, _ ...scheme.Mani
 		},
 		after: func() error {
 			l.graph.dropOrphan(d)
-			if err := l.vol.remove(name); err != nil || l.o.durability == None {
+			if err := l.vol.remove(name); err != nil || !l.o.durability.puts() {
 				return err
 			}
 			return l.vol.syncDir(path.Dir(name))

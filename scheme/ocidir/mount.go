@@ -91,6 +91,7 @@ func (o *OCIDir) mountFrom(ctx context.Context, l *layout, src ref.Ref, d types.
 
 // take makes src, which was verified, the blob d of l as well.
 func (l *layout) take(ctx context.Context, src *blobFile, d types.Descriptor, deferred bool) (int64, error) {
+	deferred = deferred || !l.o.durability.puts()
 	if err := l.settle(ctx); err != nil {
 		return 0, err
 	}
@@ -146,7 +147,7 @@ func (l *layout) copyFile(ctx context.Context, src *blobFile, d types.Descriptor
 		_, _, err := l.store(ctx, types.Descriptor{Digest: d.Digest, Size: src.id.size}, io.NewSectionReader(src.f, 0, src.id.size), storing{deferred: deferred, settled: true})
 		return err
 	}
-	if l.o.durability == Full && !deferred {
+	if !deferred {
 		if err := l.files.do(ctx, t); err != nil {
 			return l.vol.full(err, src.id.size)
 		}

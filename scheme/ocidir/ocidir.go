@@ -48,22 +48,8 @@ var (
 	_ scheme.Closer     = (*OCIDir)(nil)
 )
 
-// Durability says what an acknowledged put survives.
-type Durability int
-
-const (
-	// Full: what a put acknowledges survives a power loss. It is the default.
-	Full Durability = iota
-	// None: it survives the end of the process, and the operating system decides when it reaches the disk. After a
-	// power loss a layout may hold damaged content. For scratch copies and tests.
-	None
-)
-
 // Option changes what New makes.
 type Option func(*OCIDir)
-
-// WithDurability chooses what an acknowledged put survives.
-func WithDurability(d Durability) Option { return func(o *OCIDir) { o.durability = d } }
 
 // withHook lets tests see, fail or stop every step that changes the disk.
 func withHook(h hook) Option { return func(o *OCIDir) { o.hook = h } }

@@ -182,7 +182,7 @@ func (p *put) commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if l.o.durability == Full {
+	if l.o.durability.commits() {
 		reached, err := l.closure(ctx, p.view)
 		if err != nil {
 			return err

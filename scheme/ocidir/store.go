@@ -133,6 +133,7 @@ type storing struct {
 // with sha256. Nothing has the blob's name before it is whole, and, unless deferred, durable. A layout comes into being
 // when there is something to store, and not before.
 func (l *layout) store(ctx context.Context, want types.Descriptor, rdr io.Reader, how storing) (types.Descriptor, namedFile, error) {
+	how.deferred = how.deferred || !l.o.durability.puts()
 	t, err := l.vol.newTemp()
 	if err != nil {
 		return want, namedFile{}, l.vol.full(err, want.Size)
@@ -142,7 +143,7 @@ func (l *layout) store(ctx context.Context, want types.Descriptor, rdr io.Reader
 	if err != nil {
 		return want, namedFile{}, err
 	}
-	if l.o.durability == Full && (!how.deferred || got.Size >= largeFile) {
+	if l.o.durability.commits() && (!how.deferred || got.Size >= largeFile) {
 		if got.Size >= largeFile {
 			err = l.vol.sync(t.f, t.name)
 		} else {
@@ -226,7 +227,7 @@ func (l *layout) publish(ctx context.Context, t *temp, d digest.Digest, deferred
 		return namedFile{}, err
 	}
 	l.mem.setVerified(id, d)
-	if l.o.durability == None || deferred {
+	if deferred || !l.o.durability.puts() {
 		return namedFile{name, id}, nil
 	}
 	if err := l.dirs.do(ctx, dir); err != nil {
@@ -242,7 +243,7 @@ func (l *layout) makeBlobDir(dir string) error {
 			return err
 		}
 	}
-	if l.o.durability == None {
+	if !l.o.durability.commits() {
 		return nil
 	}
 	return errors.Join(l.vol.syncDir(blobsDir), l.vol.syncDir("."))

@@ -78,7 +78,7 @@ func (l *layout) syncNamed(files []namedFile) error {
 			pending[f.name] = f.id
 		}
 	}
-	if len(pending) == 0 || l.o.durability == None {
+	if len(pending) == 0 || !l.o.durability.commits() {
 		return nil
 	}
 	ids := make([]fileID, 0, len(pending))
@@ -127,7 +127,7 @@ func parallel[T any](all []T, do func(T) error) error {
 
 // durable makes a file durable that is in its place.
 func (l *layout) durable(ctx context.Context, files ...namedFile) error {
-	if l.o.durability == None {
+	if !l.o.durability.commits() {
 		return nil
 	}
 	for _, f := range files {

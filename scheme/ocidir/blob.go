@@ -42,6 +42,11 @@ func (o *OCIDir) openBlob(ctx context.Context, op string, r ref.Ref, d digest.Di
 		end()
 		return nil, failBlob(op, r, d, err)
 	}
+	if l.isBad(id, d) {
+		f.Close()
+		end()
+		return nil, fail(op, r, d, l.knownBad(name))
+	}
 	return &blobFile{l: l, f: f, id: id, name: name, end: end}, nil
 }
 
@@ -76,16 +81,13 @@ func (o *OCIDir) BlobGet(ctx context.Context, r ref.Ref, d types.Descriptor, _ .
 			}
 			return nil
 		}
-		e := &errs.Error{Op: op, Ref: r.String(), Digest: d.Digest, Err: err, Message: "read from " + b.l.file(b.name)}
 		if errors.Is(err, errs.ErrDigestMismatch) {
-			e.Hint = healHint
+			return fail(op, r, d.Digest, o.foundBad(ctx, b, d.Digest, err))
 		}
-		return e
+		return &errs.Error{Op: op, Ref: r.String(), Digest: d.Digest, Err: err, Message: "read from " + b.l.file(b.name)}
 	})
 	return v, nil
 }
-
-const healHint = "copy the image to this layout again with --verify: that replaces damaged blobs"
 
 func mediaTypeOr(mt string) string {
 	if mt == "" {
@@ -154,6 +156,9 @@ func (o *OCIDir) BlobHead(ctx context.Context, r ref.Ref, d types.Descriptor, _ 
 	id, err := l.vol.stat(name)
 	if err != nil {
 		return types.Descriptor{}, failBlob(op, r, d.Digest, err)
+	}
+	if l.isBad(id, d.Digest) {
+		return types.Descriptor{}, fail(op, r, d.Digest, l.knownBad(name))
 	}
 	return types.Descriptor{MediaType: mediaTypeOr(d.MediaType), Digest: d.Digest, Size: id.size}, nil
 }

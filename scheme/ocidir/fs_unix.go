@@ -70,6 +70,15 @@ func idOf(fi fs.FileInfo) (fileID, error) {
 	}, nil
 }
 
+// links is how many names a file has, 1 when that is not known.
+func links(f *os.File) int {
+	fi, err := f.Stat()
+	if err != nil {
+		return 1
+	}
+	return int(fi.Sys().(*syscall.Stat_t).Nlink)
+}
+
 // linkAcross links by open directories, so that neither path can lead out of its layout.
 func linkAcross(src *os.Root, from string, dst *os.Root, to string) error {
 	sd, err := src.Open(path.Dir(from))

@@ -89,6 +89,15 @@ func statID(root *os.Root, name string) (fileID, error) {
 	return identify(f)
 }
 
+// links is how many names a file has, 1 when that is not known.
+func links(f *os.File) int {
+	var by windows.ByHandleFileInformation
+	if windows.GetFileInformationByHandle(windows.Handle(f.Fd()), &by) != nil {
+		return 1
+	}
+	return int(by.NumberOfLinks)
+}
+
 // linkAcross has paths only; both are made of a layout's own and a digest that was checked.
 func linkAcross(src *os.Root, from string, dst *os.Root, to string) error {
 	return os.Link(filepath.Join(src.Name(), filepath.FromSlash(from)), filepath.Join(dst.Name(), filepath.FromSlash(to)))

@@ -167,6 +167,12 @@ func (v *volume) stat(name string) (fileID, error) {
 	return statID(v.root, name)
 }
 
+// isLink reports whether a symbolic link has the name, wherever it leads.
+func (v *volume) isLink(name string) bool {
+	fi, err := v.root.Lstat(name)
+	return err == nil && fi.Mode()&fs.ModeSymlink != 0
+}
+
 // openFile opens a regular file for reading, and identifies it. Asking first keeps a FIFO from blocking the open.
 func (v *volume) openFile(name string) (*os.File, fileID, error) {
 	if _, err := v.stat(name); err != nil {

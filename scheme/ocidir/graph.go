@@ -273,7 +273,9 @@ func (l *layout) readManifest(ctx context.Context, d digest.Digest, mediaType st
 	}
 	m, err := manifest.New(raw, manifest.WithMediaType(mediaType), manifest.WithDigest(d))
 	if errors.Is(err, errs.ErrDigestMismatch) {
-		return nil, l.damaged(name, d.Algorithm().FromBytes(raw))
+		if bad := l.condemn(ctx, f, id, name, d); bad != nil {
+			return nil, bad
+		}
 	}
 	if err != nil {
 		return nil, err

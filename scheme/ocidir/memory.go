@@ -6,24 +6,31 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// memory is what this process knows of files: that their bytes were found to have a digest, that they are durable, or
-// that making them durable failed. A file that changes has another fileID and so is unknown again. It is shared by all
+// memory is what this process knows of files: that their bytes were found to have a digest or not to have it, that they
+// are durable, or that making them durable failed. A file that changes has another fileID and so is unknown again. It is shared by all
 // layouts, since hard links are.
 type memory struct {
 	mu       sync.Mutex
 	verified map[fileID]digest.Digest
 	durable  map[fileID]struct{}
 	suspect  map[fileID]struct{}
+	bad      map[badFile]struct{}
+}
+
+// badFile is a file that does not have the digest whose name it has. Under another name it may be what it should be.
+type badFile struct {
+	id fileID
+	d  digest.Digest
 }
 
 // maxKnown bounds each map. What is forgotten costs a hash or a sync of a clean file.
 const maxKnown = 1 << 18
 
 func newMemory() *memory {
-	return &memory{verified: map[fileID]digest.Digest{}, durable: map[fileID]struct{}{}, suspect: map[fileID]struct{}{}}
+	return &memory{verified: map[fileID]digest.Digest{}, durable: map[fileID]struct{}{}, suspect: map[fileID]struct{}{}, bad: map[badFile]struct{}{}}
 }
 
-func remember[V any](m map[fileID]V, id fileID, v V) {
+func remember[K comparable, V any](m map[K]V, id K, v V) {
 	if len(m) >= maxKnown {
 		clear(m)
 	}
@@ -71,5 +78,22 @@ func (m *memory) isSuspect(id fileID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	_, ok := m.suspect[id]
+	return ok
+}
+
+// setBad notes that the file was read, twice, and does not have the digest.
+func (m *memory) setBad(id fileID, d digest.Digest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	remember(m.bad, badFile{id, d}, struct{}{})
+	if m.verified[id] == d {
+		delete(m.verified, id)
+	}
+}
+
+func (m *memory) isBad(id fileID, d digest.Digest) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.bad[badFile{id, d}]
 	return ok
 }

@@ -139,7 +139,7 @@ func (l *layout) present(ctx context.Context, need []types.Descriptor) ([]namedF
 		if err != nil && !absent(err) && !errors.Is(err, errs.ErrCorrupt) {
 			return nil, err
 		}
-		if there && (l.mem.isSuspect(id) || types.SizeKnown(d) && d.Size != id.size || id.size == 0) {
+		if there && (l.mem.isSuspect(id) || types.SizeKnown(d) && d.Size != id.size || id.size == 0 || l.isBad(id, d.Digest)) {
 			var file namedFile
 			if file, there, err = l.have(ctx, types.Descriptor{Digest: d.Digest}); err != nil {
 				return nil, err

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path"
 	"sync"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 
@@ -31,20 +32,25 @@ func (l *layout) have(ctx context.Context, want types.Descriptor) (namedFile, bo
 		return namedFile{}, false, err
 	}
 	id, err := l.vol.stat(name)
-	if absent(err) || errors.Is(err, errs.ErrCorrupt) {
+	if absent(err) || replaceable(err) || l.vol.isLink(name) {
 		return namedFile{}, false, nil
 	}
 	if err != nil {
 		return namedFile{}, false, err
 	}
-	if l.mem.isSuspect(id) || types.SizeKnown(want) && id.size != want.Size || types.EmptyDigest(want.Digest) != (id.size == 0) {
+	if l.mem.isSuspect(id) || types.SizeKnown(want) && id.size != want.Size || types.EmptyDigest(want.Digest) != (id.size == 0) || l.isBad(id, want.Digest) {
 		return namedFile{}, false, nil
 	}
 	id, err = l.verify(ctx, name, want.Digest)
-	if errors.Is(err, errs.ErrDigestMismatch) || absent(err) {
+	if errors.Is(err, errs.ErrDigestMismatch) || absent(err) || replaceable(err) {
 		return namedFile{}, false, nil
 	}
 	return namedFile{name, id}, err == nil, err
+}
+
+// replaceable reports that a blob's name leads to nothing that can be read, and that a new file helps.
+func replaceable(err error) bool {
+	return errors.Is(err, errs.ErrCorrupt) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EIO)
 }
 
 // verify makes sure, once for every state of a file, that its bytes have the digest.
@@ -67,34 +73,29 @@ func (b *blobFile) verify(ctx context.Context, d digest.Digest) error {
 	if b.l.mem.isVerified(b.id, d) {
 		return nil
 	}
-	h := d.Algorithm().Hash()
-	if _, err := copyTo(ctx, h, io.NewSectionReader(b.f, 0, b.id.size), -1); err != nil {
+	if b.l.isBad(b.id, d) {
+		return b.l.knownBad(b.name)
+	}
+	got, after, err := hashFile(ctx, b.f, b.id, d.Algorithm())
+	switch {
+	case errors.Is(err, errBeingWritten):
+		return b.l.damaged(b.name, err.Error())
+	case err != nil:
 		return err
+	case got != d:
+		if err := b.l.condemn(ctx, b.f, after, b.name, d); err != nil {
+			return err
+		}
 	}
-	if got := digest.NewDigest(d.Algorithm(), h); got != d {
-		return b.l.damaged(b.name, got)
-	}
-	after, err := identify(b.f)
-	if err == nil && after.sameBytes(b.id) {
-		b.id = after
-		b.l.mem.setVerified(after, d)
-	}
-	return err
+	b.id = after
+	b.l.mem.setVerified(after, d)
+	return nil
 }
 
 // sameBytes reports that nothing but the file's names changed between two looks at one inode.
 func (id fileID) sameBytes(other fileID) bool {
 	id.ctime = other.ctime
 	return id == other
-}
-
-// damaged is the error for a blob whose bytes are wrong.
-func (l *layout) damaged(name string, got digest.Digest) error {
-	return &errs.Error{
-		Op: "verify", Ref: l.file(name), Err: fmt.Errorf("%w: the file is damaged", errs.ErrDigestMismatch),
-		Message: "it has digest " + string(got),
-		Hint:    healHint,
-	}
 }
 
 // copyTo copies up to io.EOF, and returns how many bytes. More than limit, unless that is negative, are an error.
@@ -213,10 +214,10 @@ func (l *layout) publish(ctx context.Context, t *temp, d digest.Digest, deferred
 		return namedFile{}, err
 	}
 	dir := path.Dir(name)
-	err = t.rename(name)
+	err = l.installBlob(t, name, d)
 	if errors.Is(err, fs.ErrNotExist) { // the first blob of this algorithm
 		if err = l.makeBlobDir(dir); err == nil {
-			err = t.rename(name)
+			err = l.installBlob(t, name, d)
 		}
 	}
 	if err != nil {

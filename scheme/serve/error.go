@@ -68,7 +68,7 @@ func (s *Server) refine(x *exchange, err error) error {
 	known, _ := ocihttp.WriteError(err)
 	reads := x.req != nil && !routes[x.req.Kind].writes
 	switch {
-	case reads && errors.Is(err, errs.ErrDigestMismatch): // of what is stored: not the client's mistake
+	case reads && errors.Is(err, errs.ErrDigestMismatch) && !errors.Is(err, errs.ErrNotFound): // of what is stored: not the client's mistake
 		return fmt.Errorf("%w: %w", errs.ErrCorrupt, err)
 	case x.body.err != nil && known >= http.StatusInternalServerError && !errors.Is(err, errs.ErrNoSpace):
 		return fmt.Errorf("%w: %w", ocihttp.Public(fmt.Errorf("%w: the body could not be read", errs.ErrUploadInvalid)), err)

@@ -1,0 +1,92 @@
+package ocidir
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// lose runs a plan on the disk, with the power failing at step n, and returns what is wrong afterwards.
+func (d *faultDisk) lose(p faultPlan, n int64) (outcome, []string) {
+	d.t.Helper()
+	p.Dir, p.Mount, p.How, p.At = filepath.Join(d.mnt, "tree"), d.mnt, "power", n
+	got := runFault(d.t, p)
+	d.powerOn()
+	wrong := inspect(d.t.Context(), p.Dir, got.acked, disaster{power: true})
+	d.empty()
+	return got, wrong
+}
+
+// TestPowerLossAtEveryStep switches the power off at a step of the workload. What was acknowledged must be there.
+func TestPowerLossAtEveryStep(t *testing.T) {
+	needFaults(t)
+	for _, kind := range slices.Sorted(maps.Keys(faultDisks)) {
+		for name, plan := range map[string]faultPlan{
+			"one after another": {},
+			"at the same time":  {Parallel: true},
+		} {
+			t.Run(kind+"/"+name, func(t *testing.T) {
+				d := newFaultDisk(t, kind)
+				plan.Dir = filepath.Join(d.mnt, "tree")
+				total := runFault(t, plan).steps
+				d.empty()
+				stride := faultStride(t, 7)
+				t.Logf("the workload has %d steps; every %d is tried", total, stride)
+				for n := int64(1); n <= total; n += stride {
+					plan.Flag = logKept + int(n/stride%2)
+					if stride == 1 {
+						plan.Flag = logKept
+					}
+					for ; plan.Flag <= logLost; plan.Flag++ {
+						got, wrong := d.lose(plan, n)
+						for _, w := range wrong {
+							t.Errorf("power lost at step %d, journal %d, %v acknowledged: %s", n, plan.Flag, got.acked, w)
+						}
+						if len(wrong) > 0 {
+							return
+						}
+						if stride > 1 {
+							break
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestPowerLossSeesAMissingSync: with one kind of sync left out, the examination must find a loss somewhere. Otherwise
+// it could not find any.
+func TestPowerLossSeesAMissingSync(t *testing.T) {
+	needFaults(t)
+	for name, c := range map[string]struct {
+		swallow string
+		scripts []string
+	}{
+		"of a blob before its rename":         {`^sync \.ocisync/ingest/`, []string{"blobs"}},
+		"of the name of a blob":               {`^syncdir blobs/sha256$`, []string{"blobs"}},
+		"of a blob that others wrote":         {`^sync blobs/`, []string{"dedup"}},
+		"of the file system":                  {`^syncfs`, []string{"dedup"}},
+		"of the directory that has the index": {`^syncdir \.$`, []string{"deletes"}},
+		"of anything":                         {`^sync`, []string{"images"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newFaultDisk(t, "ext4")
+			p := faultPlan{Swallow: c.swallow, Scripts: c.scripts}
+			p.Dir = filepath.Join(d.mnt, "tree")
+			total := runFault(t, p).steps
+			d.empty()
+			for n := total; n > 0; n-- {
+				for _, p.Flag = range []int{logKept, logLost} {
+					if got, wrong := d.lose(p, n); len(wrong) > 0 {
+						t.Logf("found at step %d of %d, journal %d, %v acknowledged: %s", n, total, p.Flag, got.acked, strings.SplitN(wrong[0], "\n", 2)[0])
+						return
+					}
+				}
+			}
+			t.Errorf("%d steps, and no loss of power did any harm without %s", total, c.swallow)
+		})
+	}
+}

@@ -386,7 +386,7 @@ func TestStepsOfABlobPut(t *testing.T) {
 	}
 }
 
-// Who made the layout may have died before its directories were on the disk.
+// Who made the layout may have died before its directories and files were on the disk.
 func TestFirstPutMakesTheWayDurable(t *testing.T) {
 	s := &steps{}
 	r := place(filepath.Join(t.TempDir(), "a", "b"))
@@ -395,8 +395,10 @@ func TestFirstPutMakesTheWayDurable(t *testing.T) {
 	for i, want := range []bool{true, false} {
 		s.set(nil)
 		putBlob(t, o, r, fmt.Append(nil, "ours", i))
-		if got := slices.Contains(s.seen, stepSyncDir+" "+blobsDir); got != want {
-			t.Errorf("put %d: the directories were synced: %v, want %v", i, got, want)
+		for _, step := range []string{stepSyncDir + " " + blobsDir, stepSync + " " + markerName, stepSync + " " + indexName} {
+			if got := slices.Contains(s.seen, step); got != want {
+				t.Errorf("put %d: %s: %v, want %v", i, step, got, want)
+			}
 		}
 	}
 }

@@ -1,10 +1,14 @@
 package ocidir
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // faultStride is how many steps lie between two that a test tries: all of them with OCISYNC_FAULTS=all.
@@ -62,12 +66,74 @@ func TestWorkload(t *testing.T) {
 				t.Fatalf("%s: %s: %v", sc.name, op.name, err)
 			}
 			acked[sc.name] = i + 1
-			for _, w := range inspect(t.Context(), dir, acked, disaster{}) {
-				t.Errorf("after %s, %s: %s", sc.name, op.name, w)
-			}
+		}
+		for _, w := range inspect(t.Context(), dir, acked, disaster{}) {
+			t.Errorf("after %s: %s", sc.name, w)
 		}
 	}
 	if err := s.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestInspectionSees: the examination of the other tests finds what is wrong.
+func TestInspectionSees(t *testing.T) {
+	const repo = "a"
+	for name, c := range map[string]struct {
+		spoil func(t *testing.T, layout string)
+		want  string
+	}{
+		"a blob is gone": {func(t *testing.T, layout string) {
+			remove(t, layout, blobs().ops[0])
+		}, "is gone, must be there"},
+		"a blob is damaged": {func(t *testing.T, layout string) {
+			remove(t, layout, blobs().ops[0])
+			writeFile(t, layout, blobOf(t, blobs().ops[0]), []byte("x"))
+		}, "there are partial blobs"},
+		"an index of before": {func(t *testing.T, layout string) {
+			writeFile(t, layout, indexName, []byte(emptyIndex))
+		}, "tag blobs-many in a is gone"},
+		"no index": {func(t *testing.T, layout string) {
+			if err := os.Remove(filepath.Join(layout, indexName)); err != nil {
+				t.Fatal(err)
+			}
+		}, indexName},
+		"an empty oci-layout": {func(t *testing.T, layout string) { writeFile(t, layout, markerName, nil) }, markerName},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := newStage(dir)
+			defer s.close()
+			sc := blobs()
+			if err := perform(s, sc, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+			c.spoil(t, filepath.Join(dir, repo))
+			wrong := inspect(t.Context(), dir, map[string]int{sc.name: len(sc.ops)}, disaster{})
+			if !strings.Contains(strings.Join(wrong, "\n"), c.want) {
+				t.Errorf("found %q, want something with %q", wrong, c.want)
+			}
+		})
+	}
+}
+
+// blobOf is the file of the blob that an operation puts.
+func blobOf(t *testing.T, o op) string {
+	t.Helper()
+	for f := range o.facts {
+		name, err := blobPath(digest.Digest(f.name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	t.Fatalf("%s puts no blob", o.name)
+	return ""
+}
+
+func remove(t *testing.T, layout string, o op) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(layout, blobOf(t, o))); err != nil {
+		t.Fatal(err)
 	}
 }

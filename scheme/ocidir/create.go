@@ -180,6 +180,9 @@ func (l *layout) establish() error {
 	}
 	for _, file := range []struct{ name, text string }{{indexName, emptyIndex}, {markerName, markerText}} {
 		_, err := l.vol.stat(file.name)
+		if err == nil && l.o.durability.commits() {
+			err = l.vol.syncName(file.name) // who wrote it may not have done so
+		}
 		if err == nil {
 			continue
 		}

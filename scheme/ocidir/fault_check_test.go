@@ -28,7 +28,12 @@ type disaster struct {
 // inspect compares the layouts in dir with what was acknowledged: acked is how many operations of each script were. It
 // returns everything that is wrong. It writes: a later writer must be able to.
 func inspect(ctx context.Context, dir string, acked map[string]int, d disaster) (wrong []string) {
-	ex := &examiner{ctx: ctx, dir: dir, d: d}
+	ex := &examiner{ctx: ctx, dir: dir, d: d, ours: map[string]bool{}, lost: map[string]bool{}}
+	for _, sc := range workload() {
+		for f := range sc.after(acked[sc.name]) {
+			ex.ours[f.repo] = true
+		}
+	}
 	ex.layouts()
 	ex.scripts(acked)
 	if len(ex.wrong) == 0 {
@@ -43,6 +48,8 @@ type examiner struct {
 	d     disaster
 	repos []string // with an oci-layout
 	raw   map[string]*rawLayout
+	ours  map[string]bool // by repository: something durable was acknowledged
+	lost  map[string]bool // by repository: only a writer that syncs nothing had written there when the power went
 	wrong []string
 }
 
@@ -79,13 +86,17 @@ func (ex *examiner) layouts() {
 		if err != nil {
 			return err
 		}
+		repo = filepath.ToSlash(repo)
 		raw, err := readRaw(filepath.Dir(path))
-		if err != nil {
+		switch {
+		case err == nil:
+			ex.repos = append(ex.repos, repo)
+			ex.raw[repo] = raw
+		case ex.d.power && !ex.ours[repo]:
+			ex.lost[repo] = true
+		default:
 			ex.say("%s: %v", repo, err)
-			return nil
 		}
-		ex.repos = append(ex.repos, filepath.ToSlash(repo))
-		ex.raw[filepath.ToSlash(repo)] = raw
 		return nil
 	})
 	if err != nil {
@@ -254,7 +265,8 @@ func (ex *examiner) scripts(acked map[string]int) {
 		for f, value := range before {
 			next := after[f]
 			got := ex.look(o, f)
-			if f.kind != factTag && !agrees(f, got, value) && !agrees(f, got, next) {
+			halfway := got == damaged && value != next && ex.d.power // it is not acknowledged, and was not synced yet
+			if !halfway && !agrees(f, got, value) && !agrees(f, got, next) {
 				say("%s %s in %s: is %s, must be %s (or, if what is under way is done, %s)", f.kind, f.name, f.repo, got, value, next)
 			}
 		}
@@ -304,11 +316,13 @@ func (ex *examiner) look(o *OCIDir, f fact) string {
 	r := place(ex.dir).WithRepo(f.repo)
 	d := digest.Digest(f.name)
 	switch f.kind {
-	case factTag:
-		return ex.tag(f.repo, f.name)
 	case factBlob:
 		err := serves(ex.ctx, o, r, d)
-		if raw := ex.raw[f.repo]; raw != nil && raw.sound[f.name] != (err == nil) {
+		raw := ex.raw[f.repo]
+		if raw != nil && slices.Contains(raw.broken, f.name) && err != nil {
+			return damaged
+		}
+		if raw != nil && raw.sound[f.name] != (err == nil) {
 			return fmt.Sprintf("on the disk whole: %v; served: %v", raw.sound[f.name], err)
 		}
 		return presence(err)
@@ -323,7 +337,9 @@ func presence(err error) string {
 	switch {
 	case err == nil:
 		return there
-	case errors.Is(err, errs.ErrNotFound) && !errors.Is(err, errs.ErrDigestMismatch):
+	case errors.Is(err, errs.ErrDigestMismatch):
+		return damaged
+	case errors.Is(err, errs.ErrNotFound):
 		return gone
 	}
 	return err.Error()
@@ -335,6 +351,9 @@ func (ex *examiner) laterWriter() {
 	defer o.Close()
 	it, damaged := schemetest.Image("later"), false
 	for _, repo := range []string{"a", "b", "new/deep/repo"} {
+		if ex.lost[repo] {
+			continue
+		}
 		r := place(ex.dir).WithRepo(repo)
 		if err := it.Push(ex.ctx, o, r.WithTag("later")); err != nil {
 			ex.say("%s: a later push: %v", repo, err)

@@ -33,6 +33,7 @@ const (
 	factManifest = "manifest" // there or gone: what a HEAD by digest says
 	there        = "there"
 	gone         = "gone"
+	damaged      = "damaged" // never expected; found under what was not acknowledged when the power went
 )
 
 // facts is what is known to hold. Of a fact that is missing nothing is known, except that a tag nobody put is gone.

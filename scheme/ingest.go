@@ -2,6 +2,7 @@ package scheme
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/blob"
+	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
 
@@ -32,6 +34,14 @@ const (
 	// MaxLabel is the length of a label's key and value together, in bytes, at most; it is containerd's limit.
 	MaxLabel = 4096
 )
+
+// ValidKey reports, as errs.ErrInvalid, what is wrong with an ingest's key.
+func ValidKey(key string) error {
+	if key == "" || len(key) > MaxKey {
+		return fmt.Errorf("%w: an ingest's key has 1 to %d bytes, not %d", errs.ErrInvalid, MaxKey, len(key))
+	}
+	return nil
+}
 
 // Upload is an ingest that is open. It is for one goroutine at a time but for Status, which may be called at any time.
 // After Close, Commit and Abort it is closed, whatever they returned; Write then answers fs.ErrClosed. ctx of Ingest
@@ -59,10 +69,10 @@ type Upload interface {
 	// Errors: ErrDigestMismatch and ErrSizeMismatch, and any failure of the place: the ingest is kept as it is, and
 	// can be opened again. ErrExists when the repository has the blob already, whole: the descriptor is its, its
 	// labels are unchanged and the ingest is removed. Who only wants the blob to be there takes that for success.
-	// fs.ErrClosed when the Upload was closed; the ingest is kept.
+	// fs.ErrClosed when the Upload was closed; the ingest is kept. ErrInvalid for labels above MaxLabel.
 	Commit(ctx context.Context, want types.Descriptor, labels map[string]string) (types.Descriptor, error)
 
-	// Abort removes the ingest and what was written.
+	// Abort removes the ingest and what was written. Of an Upload that is closed it removes nothing: fs.ErrClosed.
 	Abort(ctx context.Context) error
 
 	// Token is what another process needs to go on, beside place and key: hand it to WithIngestToken. It is opaque,

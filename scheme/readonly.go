@@ -33,6 +33,8 @@ func (v *readOnly) As(r ref.Ref, target any) bool {
 		return only(v.base, r, t, func(c BlobOpener) BlobOpener { return struct{ BlobOpener }{c} })
 	case *BlobLister:
 		return only(v.base, r, t, func(c BlobLister) BlobLister { return struct{ BlobLister }{c} })
+	case *BlobStater:
+		return only(v.base, r, t, func(c BlobStater) BlobStater { return struct{ BlobStater }{c} })
 	case *BlobFinder:
 		return only(v.base, r, t, func(c BlobFinder) BlobFinder { return struct{ BlobFinder }{c} })
 	case *RepoLister:

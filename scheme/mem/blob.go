@@ -154,12 +154,14 @@ func (m *Mem) infos(r ref.Ref) ([]blob.Info, bool) {
 		return nil, false
 	}
 	var all []blob.Info
-	for _, info := range p.blobs {
+	for d := range p.blobs {
+		info, _ := p.info(d)
 		all = append(all, info)
 	}
-	for d, mf := range p.manifests {
+	for d := range p.manifests {
 		if _, twice := p.blobs[d]; !twice {
-			all = append(all, blob.Info{Digest: d, Size: mf.Descriptor().Size, Created: mf.created, Updated: mf.created})
+			info, _ := p.info(d)
+			all = append(all, info)
 		}
 	}
 	return all, true
@@ -205,6 +207,11 @@ func (m *Mem) have(r ref.Ref, d digest.Digest, from []ref.Ref) (size int64, ok b
 func (m *Mem) store(r ref.Ref, d digest.Digest, data []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.keep(r, d, data)
+}
+
+// keep is store for a caller that holds mu for writing.
+func (m *Mem) keep(r ref.Ref, d digest.Digest, data []byte) {
 	if _, twice := m.blobs[d]; twice {
 		m.used -= int64(len(data))
 	} else {

@@ -74,7 +74,7 @@ func (m *Mem) ManifestPut(ctx context.Context, r ref.Ref, mf *manifest.Manifest,
 	if missing := m.missing(m.find(r), view, o.Sparse); len(missing) > 0 {
 		return manifest.PutResult{}, &errs.Error{Op: op, Ref: r.String(), Digest: mf.Digest(), Missing: missing, Err: errs.ErrManifestBlobUnknown}
 	}
-	if err := m.addManifest(r, stored{Manifest: mf, subject: subject.Digest, created: time.Now()}); err != nil {
+	if err := m.addManifest(r, stored{Manifest: mf, subject: subject.Digest}); err != nil {
 		return manifest.PutResult{}, fail(op, r, mf.Digest(), err)
 	}
 	p := m.make(r)
@@ -210,9 +210,11 @@ func (m *Mem) missing(p *repo, view *manifest.View, sparse bool) []digest.Digest
 // addManifest adds mf to r's repository. The caller holds mu for writing.
 func (m *Mem) addManifest(r ref.Ref, mf stored) error {
 	size := mf.Descriptor().Size
+	mf.created = time.Now()
+	mf.updated = mf.created
 	if p := m.find(r); p != nil {
 		if old, twice := p.manifests[mf.Digest()]; twice {
-			mf.created, size = old.created, 0
+			mf.created, mf.updated, mf.labels, size = old.created, old.updated, old.labels, 0
 		}
 	}
 	if m.limit > 0 && size > m.limit-m.used {

@@ -28,23 +28,35 @@ import (
 // Scheme is the name under which references name places in memory.
 const Scheme = "mem"
 
-// Mem implements scheme.API, BlobOpener, BlobLister, BlobFinder and RepoLister. Make one with New.
+// Mem implements scheme.API and the capabilities listed below. It is one user of a memory, which New makes and Share
+// gives to others: what it has open is its own, what is stored is everybody's. Make one with New.
 type Mem struct {
 	scheme.Unimplemented
-	limit int64 // bytes of blobs and manifests at most; 0 is no limit
+	*memory
+}
 
-	mu    sync.RWMutex // guards all that follows, and is never held while something is read or hashed
-	used  int64        // bytes in blobs and manifests, and those of puts under way
-	blobs map[digest.Digest]*content
-	repos map[ref.Ref]*repo // by key
+// memory is what all users of it see.
+type memory struct {
+	limit int64 // bytes of blobs, manifests and ingests at most; 0 is no limit
+
+	mu      sync.RWMutex // guards all that follows, and is never held while something is read or hashed
+	used    int64        // bytes in blobs, manifests and ingests, and those of puts under way
+	blobs   map[digest.Digest]*content
+	repos   map[ref.Ref]*repo              // by key
+	ingests map[ref.Ref]map[string]*ingest // by key of the repository, which need not exist, and by their own
 }
 
 var (
-	_ scheme.API        = (*Mem)(nil)
-	_ scheme.BlobOpener = (*Mem)(nil)
-	_ scheme.BlobLister = (*Mem)(nil)
-	_ scheme.BlobFinder = (*Mem)(nil)
-	_ scheme.RepoLister = (*Mem)(nil)
+	_ scheme.API           = (*Mem)(nil)
+	_ scheme.BlobOpener    = (*Mem)(nil)
+	_ scheme.BlobLister    = (*Mem)(nil)
+	_ scheme.BlobStater    = (*Mem)(nil)
+	_ scheme.BlobFinder    = (*Mem)(nil)
+	_ scheme.RepoLister    = (*Mem)(nil)
+	_ scheme.Labeler       = (*Mem)(nil)
+	_ scheme.Ingester      = (*Mem)(nil)
+	_ scheme.IngestManager = (*Mem)(nil)
+	_ scheme.Closer        = (*Mem)(nil)
 )
 
 // content is the bytes of a blob, which are never written to, and in how many repositories they are.
@@ -61,27 +73,51 @@ type repo struct {
 	referrers map[digest.Digest]map[digest.Digest]types.Descriptor // by subject, then by their own digest
 }
 
-// stored is a manifest, and the digest of what it refers to.
+// stored is a manifest, the digest of what it refers to, and what else is known about it.
 type stored struct {
 	*manifest.Manifest
 	subject digest.Digest
 	created time.Time
+	updated time.Time
+	labels  map[string]string
 }
 
 // Option is a setting of New.
 type Option func(*Mem)
 
-// WithLimit bounds the bytes of all blobs and manifests together, those included that are just being put. A put that
+// WithLimit bounds the bytes of all blobs, manifests and ingests together, those included that are just being put. A put that
 // would exceed it fails with errs.ErrNoSpace. 0 is no limit.
 func WithLimit(bytes int64) Option { return func(m *Mem) { m.limit = max(bytes, 0) } }
 
 // New returns a Mem that holds nothing.
 func New(opts ...Option) *Mem {
-	m := &Mem{blobs: map[digest.Digest]*content{}, repos: map[ref.Ref]*repo{}}
+	m := &Mem{memory: &memory{
+		blobs:   map[digest.Digest]*content{},
+		repos:   map[ref.Ref]*repo{},
+		ingests: map[ref.Ref]map[string]*ingest{},
+	}}
 	for _, o := range opts {
 		o(m)
 	}
 	return m
+}
+
+// Share returns another user of m's memory, as another process is of a directory.
+func (m *Mem) Share() *Mem { return &Mem{memory: m.memory} }
+
+// Close ends m's use of the memory: the ingests that it has open are closed, and keep what was written. What is stored
+// stays, for those who share it.
+func (m *Mem) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, all := range m.ingests {
+		for _, in := range all {
+			if in.by != nil && in.by.m == m {
+				in.by.closed, in.by = true, nil
+			}
+		}
+	}
+	return nil
 }
 
 // RepoList calls fn for every repository below r's root that comes after last, in byte order; see scheme.RepoLister.

@@ -21,14 +21,17 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-var capabilities = []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder}
+var capabilities = []schemetest.Capability{
+	schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder, schemetest.BlobStater, schemetest.Labeler,
+	schemetest.Ingester, schemetest.IngestManager, schemetest.Truncater,
+}
 
 func TestContract(t *testing.T) {
 	schemetest.Run(t, schemetest.Harness{
 		New: func(*testing.T) (scheme.API, ref.Ref) {
 			return mem.New(), ref.MustParse("mem://test").WithRepo("group/repo")
 		},
-		Reopen:       func(_ *testing.T, api scheme.API, _ ref.Ref) scheme.API { return api },
+		Reopen:       func(_ *testing.T, api scheme.API, _ ref.Ref) scheme.API { return api.(*mem.Mem).Share() },
 		Capabilities: capabilities,
 	})
 }

@@ -302,38 +302,3 @@ func (e *env) rangeOf(ra io.ReaderAt, data []byte, off, n int) {
 		e.errorf("ReadAt of %d bytes at %d of %d: %d bytes and error %v", n, off, len(data), got, err)
 	}
 }
-
-// try finds a capability of api for the repository and uses it in the simplest way.
-func (e *env) try(api scheme.API, c Capability) (found bool, err error) {
-	switch c {
-	case BlobOpener:
-		var o scheme.BlobOpener
-		if !scheme.As(api, e.r, &o) {
-			return false, nil
-		}
-		ra, err := o.BlobOpen(e.ctx, e.r, describe("", Blob("begin", 10)))
-		if err != nil {
-			return true, err
-		}
-		return true, ra.Close()
-	case BlobLister:
-		var l scheme.BlobLister
-		if !scheme.As(api, e.r, &l) {
-			return false, nil
-		}
-		return true, l.BlobList(e.ctx, e.r, func(blob.Info) error { return nil })
-	case RepoLister:
-		var l scheme.RepoLister
-		if !scheme.As(api, e.r, &l) {
-			return false, nil
-		}
-		return true, l.RepoList(e.ctx, e.r, "", func(string) error { return nil })
-	case BlobFinder:
-		var f scheme.BlobFinder
-		if !scheme.As(api, e.r, &f) {
-			return false, nil
-		}
-		return true, f.BlobFind(e.ctx, e.r, describe("", Blob("begin", 10)).Digest, func(string) error { return nil })
-	}
-	return false, fmt.Errorf("no such capability: %s", c)
-}

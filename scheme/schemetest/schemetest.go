@@ -97,9 +97,19 @@ const (
 	BlobLister Capability = "BlobLister"
 	RepoLister Capability = "RepoLister"
 	BlobFinder Capability = "BlobFinder"
+	BlobStater Capability = "BlobStater"
+	Labeler    Capability = "Labeler"
+
+	Ingester      Capability = "Ingester"
+	IngestManager Capability = "IngestManager"
+	// Truncater: what Ingester opens is a scheme.Truncater.
+	Truncater Capability = "Truncater"
 )
 
-var capabilities = []Capability{BlobOpener, BlobLister, RepoLister, BlobFinder}
+var capabilities = []Capability{BlobOpener, BlobLister, RepoLister, BlobFinder, BlobStater, Labeler, Ingester, IngestManager, Truncater}
+
+// readers are the capabilities that a read-only view has, too.
+var readers = []Capability{BlobOpener, BlobLister, RepoLister, BlobFinder, BlobStater}
 
 // A testCase checks one rule in a repository of its own.
 type testCase struct {
@@ -129,6 +139,12 @@ var groups = []struct {
 	{"Concurrent", concurrentCases},
 	{"Reopen", reopenCases},
 	{"Capability", capabilityCases},
+	{"Stat", statCases},
+	{"Label", labelCases},
+	{"Ingest", ingestCases},
+	{"IngestLock", ingestLockCases},
+	{"IngestResume", ingestResumeCases},
+	{"IngestManage", ingestManageCases},
 	{"Wrapper", wrapperCases},
 	{"Lacking", lackingCases},
 	{"Model", modelCases},
@@ -186,6 +202,9 @@ func (h *Harness) without(c testCase) string {
 
 // can reports whether the place is expected to have f.
 func (h *Harness) can(f Feature) bool { return !slices.Contains(h.Lacks, f) }
+
+// has reports whether the place declares the capability c.
+func (h *Harness) has(c Capability) bool { return slices.Contains(h.Capabilities, c) }
 
 // sibling names the second repository.
 func (h *Harness) sibling(r ref.Ref) ref.Ref {

@@ -35,7 +35,10 @@ type defect struct {
 	caps  []schemetest.Capability
 }
 
-var allCaps = []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder}
+var allCaps = []schemetest.Capability{
+	schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder, schemetest.BlobStater, schemetest.Labeler,
+	schemetest.Ingester, schemetest.IngestManager, schemetest.Truncater,
+}
 
 var defects = []defect{
 	{name: "head echoes the size", group: "Blob", rule: "never echoes", make: func(m *mem.Mem) scheme.API { return echo{m} }},

@@ -154,6 +154,12 @@ func (o *OCIDir) BlobHead(ctx context.Context, r ref.Ref, d types.Descriptor, _ 
 	}
 	defer end()
 	id, err := l.vol.stat(name)
+	if err == nil {
+		var fresh bool
+		if fresh, err = l.leases.look(d.Digest); fresh {
+			id, err = l.vol.stat(name) // what was seen before the lease may be gone
+		}
+	}
 	if err != nil {
 		return types.Descriptor{}, failBlob(op, r, d.Digest, err)
 	}

@@ -87,6 +87,15 @@ func (v *volume) write(f *os.File, name string, p []byte) (int, error) {
 	return f.Write(p)
 }
 
+// writeAt is write at a place of its own, whatever was written before.
+func (v *volume) writeAt(f *os.File, name string, p []byte, off int64) (int, error) {
+	if err := v.step(stepWrite, name); err != nil {
+		n, werr := f.WriteAt(p[:len(p)/2], off)
+		return n, errors.Join(err, werr)
+	}
+	return f.WriteAt(p, off)
+}
+
 func (v *volume) sync(f *os.File, name string) error {
 	if err := v.step(stepSync, name); err != nil {
 		return pretended(err)

@@ -35,6 +35,7 @@ type layout struct {
 	broken  sync.Map      // by name: brokenFile
 	loading chan struct{} // holds one token, of who reads the index
 	graph   *graph
+	leases  *leases
 
 	prepared atomic.Bool // leftovers were removed
 	settled  atomic.Bool // the directories are complete and durable
@@ -58,6 +59,7 @@ func openLayout(o *OCIDir, path string) (*layout, error) {
 		o: o, path: path, dir: dirInfo{fi}, mem: o.mem, vol: &volume{root: root, hook: o.hook},
 		loading: make(chan struct{}, 1), graph: newGraph(),
 	}
+	l.leases = &leases{vol: l.vol}
 	l.commits.run = l.runCommits
 	l.files.run, l.files.detached = l.runFiles, true
 	l.dirs.run, l.dirs.detached = l.runDirs, true
@@ -66,7 +68,7 @@ func openLayout(o *OCIDir, path string) (*layout, error) {
 }
 
 func (l *layout) close() error {
-	var all []error
+	all := []error{l.leases.close()}
 	if c := l.cache.Swap(nil); c != nil {
 		all = append(all, c.close())
 	}

@@ -31,7 +31,21 @@ func (l *layout) resolve(ctx context.Context, r ref.Ref) (digest.Digest, string,
 	return "", "", errs.ErrManifestUnknown
 }
 
-// ManifestGet implements scheme.API.
+// lookUp is resolve for who wants to rely on what is found: it was leased before.
+func (l *layout) lookUp(ctx context.Context, r ref.Ref) (digest.Digest, string, error) {
+	for {
+		d, mt, err := l.resolve(ctx, r)
+		if err != nil {
+			return "", "", err
+		}
+		fresh, err := l.leases.look(d)
+		if err != nil || !fresh {
+			return d, mt, err
+		}
+	}
+}
+
+// ManifestGet implements scheme.API. What it finds is leased when this API has written to the repository.
 func (o *OCIDir) ManifestGet(ctx context.Context, r ref.Ref, opts ...scheme.ManifestGetOption) (*manifest.Manifest, error) {
 	const op = "manifest get"
 	want := scheme.Collect(opts).Expect
@@ -40,7 +54,11 @@ func (o *OCIDir) ManifestGet(ctx context.Context, r ref.Ref, opts ...scheme.Mani
 		return nil, err
 	}
 	defer end()
-	d, mt, err := l.resolve(ctx, r)
+	find := l.resolve
+	if l.leases.started() {
+		find = l.lookUp
+	}
+	d, mt, err := find(ctx, r)
 	if err != nil {
 		return nil, failRead(op, r, "", err)
 	}
@@ -69,7 +87,7 @@ func (o *OCIDir) ManifestHead(ctx context.Context, r ref.Ref, _ ...scheme.Manife
 		return types.Descriptor{}, err
 	}
 	defer end()
-	d, mt, err := l.resolve(ctx, r)
+	d, mt, err := l.lookUp(ctx, r)
 	if err != nil {
 		return types.Descriptor{}, failRead(op, r, "", err)
 	}

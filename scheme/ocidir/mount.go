@@ -91,6 +91,9 @@ func (o *OCIDir) mountFrom(ctx context.Context, l *layout, src ref.Ref, d types.
 
 // take makes src, which was verified, the blob d of l as well.
 func (l *layout) take(ctx context.Context, src *blobFile, d types.Descriptor, deferred bool) (int64, error) {
+	if _, err := l.leases.take(d.Digest); err != nil {
+		return 0, err
+	}
 	deferred = deferred || !l.o.durability.puts()
 	if err := l.settle(ctx); err != nil {
 		return 0, err

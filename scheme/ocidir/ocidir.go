@@ -34,9 +34,11 @@ type OCIDir struct {
 	mem        *memory
 
 	mu      sync.Mutex
-	layouts map[string]*layout // by absolute path
-	idle    *list.List         // of *layout, nobody using them, the one used last in front
-	waiting map[string]*graph  // by absolute path: what only this process knows of layouts that are closed
+	layouts map[string]*layout  // by absolute path
+	idle    *list.List          // of *layout, nobody using them, the one used last in front
+	waiting map[string]*graph   // by absolute path: what only this process knows of layouts that are closed
+	parked  map[string][]string // by absolute path: files of the leases of layouts that are closed
+	holds   map[*hold]struct{}  // leases that were asked for
 	closed  bool
 }
 
@@ -45,6 +47,7 @@ var (
 	_ scheme.BlobOpener = (*OCIDir)(nil)
 	_ scheme.BlobLister = (*OCIDir)(nil)
 	_ scheme.RepoLister = (*OCIDir)(nil)
+	_ scheme.Leaser     = (*OCIDir)(nil)
 	_ scheme.Closer     = (*OCIDir)(nil)
 )
 
@@ -56,7 +59,7 @@ func withHook(h hook) Option { return func(o *OCIDir) { o.hook = h } }
 
 // New returns the places of the scheme "ocidir". It opens nothing yet.
 func New(opts ...Option) *OCIDir {
-	o := &OCIDir{mem: newMemory(), layouts: map[string]*layout{}, idle: list.New(), waiting: map[string]*graph{}}
+	o := &OCIDir{mem: newMemory(), layouts: map[string]*layout{}, idle: list.New(), waiting: map[string]*graph{}, parked: map[string][]string{}, holds: map[*hold]struct{}{}}
 	for _, opt := range opts {
 		opt(o)
 	}
@@ -73,10 +76,14 @@ const (
 
 var errClosed = errors.New("the API is closed")
 
-// Close closes what is held open. Operations that are under way are waited for by who called them.
+// Close closes what is held open, and takes all leases back. Operations that are under way are waited for by who called
+// them.
 func (o *OCIDir) Close() error {
 	o.mu.Lock()
 	o.closed = true
+	o.mu.Unlock()
+	o.endHolds()
+	o.mu.Lock()
 	var all []*layout
 	for path, l := range o.layouts {
 		if l.users == 0 {
@@ -86,8 +93,10 @@ func (o *OCIDir) Close() error {
 	}
 	o.idle.Init()
 	clear(o.waiting)
+	parked := o.parked
+	o.parked = nil
 	o.mu.Unlock()
-	var errs []error
+	errs := []error{dropParked(parked, o.hook)}
 	for _, l := range all {
 		errs = append(errs, l.close())
 	}
@@ -136,6 +145,8 @@ func (o *OCIDir) cached(path string, fresh *layout, dir dirInfo) (*layout, error
 			l.graph = g // of another directory it is harmless: what is not in this one is not found
 			delete(o.waiting, path)
 		}
+		l.leases.parked = o.parked[path]
+		delete(o.parked, path)
 	case fresh != nil: // somebody was faster
 		if err := fresh.close(); err != nil {
 			return nil, err
@@ -179,6 +190,7 @@ func (o *OCIDir) release(l *layout) {
 		if old.graph.hasOrphans() { // children whose index is still to come are known to this process only
 			o.keep(old)
 		}
+		o.park(old)
 		o.forget(old)
 	}
 }

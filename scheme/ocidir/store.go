@@ -26,9 +26,14 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, copySize); return &b
 // have reports whether the blob is there and whole. A file of another size than want's (when that is known), one that
 // has not its digest, and one that could not be made durable before are not: writing the blob again heals them. The
 // first look at a file hashes it, which costs less than writing it.
+//
+// A blob that is found was leased before it was looked for.
 func (l *layout) have(ctx context.Context, want types.Descriptor) (namedFile, bool, error) {
 	name, err := blobPath(want.Digest)
 	if err != nil {
+		return namedFile{}, false, err
+	}
+	if _, err := l.leases.take(want.Digest); err != nil {
 		return namedFile{}, false, err
 	}
 	id, err := l.vol.stat(name)
@@ -211,6 +216,9 @@ func digestAlgorithm(want types.Descriptor) digest.Algorithm {
 func (l *layout) publish(ctx context.Context, t *temp, d digest.Digest, deferred bool) (namedFile, error) {
 	name, err := blobPath(d)
 	if err != nil {
+		return namedFile{}, err
+	}
+	if _, err := l.leases.take(d); err != nil {
 		return namedFile{}, err
 	}
 	dir := path.Dir(name)

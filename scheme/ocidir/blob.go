@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 
@@ -211,9 +210,7 @@ func (l *layout) hit(ctx context.Context, d types.Descriptor, deferred bool) (si
 	if err := l.settle(ctx); err != nil {
 		return 0, false, err
 	}
-	if !deferred && l.o.durability.puts() {
-		err = l.durable(ctx, file)
-	}
+	err = l.acknowledge(ctx, file, deferred)
 	return file.id.size, err == nil, err
 }
 
@@ -245,50 +242,14 @@ func (o *OCIDir) BlobDelete(ctx context.Context, r ref.Ref, d types.Descriptor, 
 	if err := l.vol.remove(name); err != nil {
 		return failWrite(op, r, d.Digest, err)
 	}
+	if err := l.dropLabels(ctx, d.Digest); err != nil {
+		return failWrite(op, r, d.Digest, err)
+	}
 	if !l.o.durability.puts() {
 		return nil
 	}
 	if err := l.dirs.do(ctx, path.Dir(name)); err != nil {
 		return failWrite(op, r, d.Digest, err)
-	}
-	return nil
-}
-
-// BlobList implements scheme.BlobLister. Files in blobs that are no blob's are left out.
-func (o *OCIDir) BlobList(ctx context.Context, r ref.Ref, fn func(blob.Info) error) error {
-	const op = "blob list"
-	l, end, err := o.begin(ctx, op, r)
-	if err != nil {
-		return err
-	}
-	defer end()
-	for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
-		entries, err := fs.ReadDir(l.vol.root.FS(), join(blobsDir, alg.String()))
-		if absent(err) {
-			continue
-		}
-		if err != nil {
-			return failRead(op, r, "", err)
-		}
-		for _, e := range entries {
-			if err := ctx.Err(); err != nil {
-				return fail(op, r, "", err)
-			}
-			d := digest.NewDigestFromEncoded(alg, e.Name())
-			if types.ValidDigest(d) != nil {
-				continue
-			}
-			fi, err := e.Info()
-			if absent(err) || err == nil && !fi.Mode().IsRegular() {
-				continue // deleted meanwhile
-			}
-			if err != nil {
-				return failRead(op, r, d, err)
-			}
-			if err := fn(blob.Info{Digest: d, Size: fi.Size(), Updated: fi.ModTime()}); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }

@@ -368,8 +368,8 @@ func TestStepsOfABlobPut(t *testing.T) {
 		opts []scheme.BlobPutOption
 		want []string
 	}{
-		"durable":  {nil, []string{stepCreate, stepWrite, stepSync, stepWrite, stepRename, stepSyncDir}},
-		"deferred": {[]scheme.BlobPutOption{deferred}, []string{stepCreate, stepWrite, stepWrite, stepRename}},
+		"durable":  {nil, []string{stepCreate, stepWrite, stepTimes, stepSync, stepWrite, stepRename, stepSyncDir}},
+		"deferred": {[]scheme.BlobPutOption{deferred}, []string{stepCreate, stepWrite, stepTimes, stepWrite, stepRename}},
 	} {
 		s.set(nil)
 		if _, err := o.BlobPut(t.Context(), r, types.Descriptor{}, strings.NewReader(name), c.opts...); err != nil {

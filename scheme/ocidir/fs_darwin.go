@@ -14,4 +14,6 @@ func syncFS(*os.File) error { return errors.ErrUnsupported }
 // cloneFile: clonefile(2) makes a new file, and does not fill one that is locked already; a copy does.
 func cloneFile(_, _ *os.File) error { return errors.ErrUnsupported }
 
+func renameNoReplace(*os.Root, string, string) error { return errors.ErrUnsupported }
+
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctimespec.Nano() }

@@ -16,6 +16,8 @@ func syncFS(*os.File) error { return errors.ErrUnsupported }
 
 func cloneFile(_, _ *os.File) error { return errors.ErrUnsupported }
 
+func renameNoReplace(*os.Root, string, string) error { return errors.ErrUnsupported }
+
 // syncDirFile: NTFS journals names by itself, and a directory cannot be flushed by who may only read it.
 func syncDirFile(*os.File) error { return nil }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"syscall"
+	"time"
 
 	"github.com/ocisync/ocisync/types/errs"
 )
@@ -29,6 +30,7 @@ const (
 	stepSync    = "sync"
 	stepSyncDir = "syncdir"
 	stepSyncFS  = "syncfs"
+	stepTimes   = "times"
 	stepRename  = "rename"
 	stepRemove  = "remove"
 	stepLink    = "link"
@@ -144,6 +146,30 @@ func (v *volume) rename(from, to string) error {
 		return err
 	}
 	return v.root.Rename(from, to)
+}
+
+// renameNew gives a file a name that must not exist: else it is fs.ErrExist. Where the file system knows no such rename,
+// another file may take the name between the look and the rename, and is replaced.
+func (v *volume) renameNew(from, to string) error {
+	if err := v.step(stepRename, to); err != nil {
+		return err
+	}
+	err := renameNoReplace(v.root, from, to)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	if _, err := v.root.Lstat(to); err == nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: fs.ErrExist}
+	}
+	return v.root.Rename(from, to)
+}
+
+// setTime sets when a file was changed last. Times of the kernel's own may lie before the call that they are of.
+func (v *volume) setTime(name string, to time.Time) error {
+	if err := v.step(stepTimes, name); err != nil {
+		return err
+	}
+	return v.root.Chtimes(name, time.Time{}, to)
 }
 
 // remove removes a file; it is no error when it is gone.

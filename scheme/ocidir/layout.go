@@ -44,6 +44,7 @@ type layout struct {
 	files   group[*temp]       // contents, before they get their name
 	dirs    group[string]      // names, after that
 	names   group[[]namedFile] // files that have their name but may not be durable
+	labels  group[*labelling]
 }
 
 func openLayout(o *OCIDir, path string) (*layout, error) {
@@ -60,7 +61,7 @@ func openLayout(o *OCIDir, path string) (*layout, error) {
 		loading: make(chan struct{}, 1), graph: newGraph(),
 	}
 	l.leases = &leases{vol: l.vol}
-	l.commits.run = l.runCommits
+	l.commits.run, l.labels.run = l.runCommits, l.runLabels
 	l.files.run, l.files.detached = l.runFiles, true
 	l.dirs.run, l.dirs.detached = l.runDirs, true
 	l.names.run, l.names.detached = l.runNames, true

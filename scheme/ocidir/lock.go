@@ -24,14 +24,18 @@ const fairness = 200 * time.Microsecond
 
 // fileLock is the right to change index.json. Only one open file has it; a process that dies gives it back.
 type fileLock struct {
-	vol *volume
-	f   *os.File
+	vol  *volume
+	f    *os.File
+	name string
 }
 
 // lock waits for the layout's lock, for as long as it takes. It is called by one goroutine of a layout at a time.
-func (v *volume) lock() (*fileLock, error) {
+func (v *volume) lock() (*fileLock, error) { return v.lockAs(lockName) }
+
+// lockAs is lock for any lock file.
+func (v *volume) lockAs(name string) (*fileLock, error) {
 	for range 100 {
-		f, err := v.openLock()
+		f, err := v.openLock(name)
 		if err != nil {
 			return nil, err
 		}
@@ -39,7 +43,7 @@ func (v *volume) lock() (*fileLock, error) {
 			f.Close()
 			return nil, &errs.Error{Op: "lock", Ref: f.Name(), Err: err, Hint: "put the layout on a file system that supports file locks"}
 		}
-		l := &fileLock{vol: v, f: f}
+		l := &fileLock{vol: v, f: f, name: name}
 		valid, err := l.valid()
 		if valid {
 			return l, nil
@@ -49,27 +53,27 @@ func (v *volume) lock() (*fileLock, error) {
 			return nil, err
 		}
 	}
-	return nil, &fs.PathError{Op: "lock", Path: lockName, Err: errors.New("it is deleted again and again")}
+	return nil, &fs.PathError{Op: "lock", Path: name, Err: errors.New("it is deleted again and again")}
 }
 
-func (v *volume) openLock() (*os.File, error) {
-	f, err := v.root.OpenFile(lockName, os.O_RDWR, 0)
+func (v *volume) openLock(name string) (*os.File, error) {
+	f, err := v.root.OpenFile(name, os.O_RDWR, 0)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
 	if err := v.mkdir(stateDir); err != nil {
 		return nil, err
 	}
-	if err := v.step(stepCreate, lockName); err != nil {
+	if err := v.step(stepCreate, name); err != nil {
 		return nil, err
 	}
-	return v.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o666)
+	return v.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
 }
 
 // valid reports whether the file that is locked is still the one that others find: .ocisync may be deleted at any time,
 // and then two processes would have a lock each.
 func (l *fileLock) valid() (bool, error) {
-	return sameFile(l.vol, l.f, lockName)
+	return sameFile(l.vol, l.f, l.name)
 }
 
 func (l *fileLock) unlock() { l.f.Close() }

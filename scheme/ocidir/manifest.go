@@ -169,7 +169,10 @@ func (o *OCIDir) ManifestDelete(ctx context.Context, r ref.Ref, _ ...scheme.Mani
 		},
 		after: func() error {
 			l.graph.dropOrphan(d)
-			if err := l.vol.remove(name); err != nil || !l.o.durability.puts() {
+			if err := l.vol.remove(name); err != nil {
+				return err
+			}
+			if err := l.dropLabels(context.Background(), d); err != nil || !l.o.durability.puts() {
 				return err
 			}
 			return l.vol.syncDir(path.Dir(name))

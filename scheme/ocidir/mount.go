@@ -114,6 +114,9 @@ func (l *layout) link(ctx context.Context, src *blobFile, d types.Descriptor, de
 	if fi, err := src.l.vol.root.Lstat(src.name); err != nil || !fi.Mode().IsRegular() {
 		return errMoved
 	}
+	if err := l.dropLabels(ctx, d.Digest); err != nil { // the file may be as old as they are
+		return err
+	}
 	dir := path.Dir(src.name)
 	err := l.vol.link(src.l.vol, src.name, src.name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -149,6 +152,9 @@ func (l *layout) copyFile(ctx context.Context, src *blobFile, d types.Descriptor
 		t.discard()
 		_, _, err := l.store(ctx, types.Descriptor{Digest: d.Digest, Size: src.id.size}, io.NewSectionReader(src.f, 0, src.id.size), storing{deferred: deferred, settled: true})
 		return err
+	}
+	if err := l.vol.stamp(t.name); err != nil {
+		return l.vol.full(err, src.id.size)
 	}
 	if !deferred {
 		if err := l.files.do(ctx, t); err != nil {

@@ -25,7 +25,7 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-// OCIDir is scheme.API, BlobOpener, BlobLister, RepoLister and Closer over layouts. Several of them, in one process or
+// OCIDir is scheme.API, BlobOpener, BlobLister, BlobStater, Labeler, RepoLister and Closer over layouts. Several of them, in one process or
 // in many, can write one layout at once.
 type OCIDir struct {
 	scheme.Unimplemented
@@ -46,6 +46,8 @@ var (
 	_ scheme.API        = (*OCIDir)(nil)
 	_ scheme.BlobOpener = (*OCIDir)(nil)
 	_ scheme.BlobLister = (*OCIDir)(nil)
+	_ scheme.BlobStater = (*OCIDir)(nil)
+	_ scheme.Labeler    = (*OCIDir)(nil)
 	_ scheme.RepoLister = (*OCIDir)(nil)
 	_ scheme.Leaser     = (*OCIDir)(nil)
 	_ scheme.Closer     = (*OCIDir)(nil)

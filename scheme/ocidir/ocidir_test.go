@@ -15,9 +15,10 @@ func TestContract(t *testing.T) {
 				New: func(t *testing.T) (scheme.API, ref.Ref) {
 					return open(t, opts...), where(t.TempDir())
 				},
-				Reopen:       func(t *testing.T, _ scheme.API, _ ref.Ref) scheme.API { return open(t, opts...) },
-				Capabilities: []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder},
-				Steps:        steps,
+				Reopen: func(t *testing.T, _ scheme.API, _ ref.Ref) scheme.API { return open(t, opts...) },
+				Capabilities: []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder,
+					schemetest.BlobStater, schemetest.Labeler},
+				Steps: steps,
 			})
 		}
 	}

@@ -149,6 +149,9 @@ func (l *layout) store(ctx context.Context, want types.Descriptor, rdr io.Reader
 	if err != nil {
 		return want, namedFile{}, err
 	}
+	if err := l.vol.stamp(t.name); err != nil {
+		return want, namedFile{}, l.vol.full(err, got.Size)
+	}
 	if l.o.durability.commits() && (!how.deferred || got.Size >= largeFile) {
 		if got.Size >= largeFile {
 			err = l.vol.sync(t.f, t.name)
@@ -212,7 +215,7 @@ func digestAlgorithm(want types.Descriptor) digest.Algorithm {
 }
 
 // publish gives t, whose bytes have the digest, the blob's name. It replaces a damaged blob by a new file: the old one
-// may be shared with other layouts by hard links, and is not written to.
+// may be shared with other layouts by hard links, and is not written to. One that is whole stays as it is.
 func (l *layout) publish(ctx context.Context, t *temp, d digest.Digest, deferred bool) (namedFile, error) {
 	name, err := blobPath(d)
 	if err != nil {
@@ -221,12 +224,22 @@ func (l *layout) publish(ctx context.Context, t *temp, d digest.Digest, deferred
 	if _, err := l.leases.take(d); err != nil {
 		return namedFile{}, err
 	}
+	if err := l.keepLabels(t, name, d, deferred); err != nil {
+		return namedFile{}, l.vol.full(err, 0)
+	}
 	dir := path.Dir(name)
-	err = l.installBlob(t, name, d)
+	err = t.renameNew(name)
 	if errors.Is(err, fs.ErrNotExist) { // the first blob of this algorithm
 		if err = l.makeBlobDir(dir); err == nil {
-			err = l.installBlob(t, name, d)
+			err = t.renameNew(name)
 		}
+	}
+	if errors.Is(err, fs.ErrExist) {
+		file, there, herr := l.have(ctx, types.Descriptor{Digest: d})
+		if herr != nil || there { // somebody was faster; what is known of that file stays right
+			return file, errors.Join(herr, l.acknowledge(ctx, file, deferred || herr != nil))
+		}
+		err = l.installBlob(t, name, d)
 	}
 	if err != nil {
 		return namedFile{}, l.vol.full(err, 0)
@@ -244,6 +257,14 @@ func (l *layout) publish(ctx context.Context, t *temp, d digest.Digest, deferred
 	}
 	l.mem.setDurable(id)
 	return namedFile{name, id}, nil
+}
+
+// acknowledge makes a file as durable as its put has to be.
+func (l *layout) acknowledge(ctx context.Context, file namedFile, deferred bool) error {
+	if deferred || !l.o.durability.puts() {
+		return nil
+	}
+	return l.durable(ctx, file)
 }
 
 func (l *layout) makeBlobDir(dir string) error {

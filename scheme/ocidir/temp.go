@@ -63,6 +63,15 @@ func (t *temp) rename(to string) error {
 	return unlockFile(t.f)
 }
 
+// renameNew is rename to a name that must not exist: else it is fs.ErrExist.
+func (t *temp) renameNew(to string) error {
+	if err := t.vol.renameNew(t.name, to); err != nil {
+		return err
+	}
+	t.done = true
+	return unlockFile(t.f)
+}
+
 // discard closes the file, and removes it unless it was renamed. What cannot be removed the next writer removes.
 func (t *temp) discard() {
 	if !t.done {

@@ -15,7 +15,8 @@ import (
 )
 
 // ReadOnly returns a view of api that reads everything and writes nothing: writing methods answer errs.ErrReadOnly
-// before they look at anything. Of the capabilities, those that only read are api's own; no other is reachable.
+// before they look at anything. Of the capabilities, those that only read are api's own, IndexStore refuses to put, and no
+// other is reachable.
 func ReadOnly(api API) API { return &readOnly{base: api} }
 
 type readOnly struct{ base API }
@@ -35,6 +36,10 @@ func (v *readOnly) As(r ref.Ref, target any) bool {
 		return only(v.base, r, t, func(c BlobLister) BlobLister { return struct{ BlobLister }{c} })
 	case *BlobStater:
 		return only(v.base, r, t, func(c BlobStater) BlobStater { return struct{ BlobStater }{c} })
+	case *Checker:
+		return only(v.base, r, t, func(c Checker) Checker { return struct{ Checker }{c} })
+	case *IndexStore:
+		return only(v.base, r, t, func(c IndexStore) IndexStore { return indexReader{c} })
 	case *BlobFinder:
 		return only(v.base, r, t, func(c BlobFinder) BlobFinder { return struct{ BlobFinder }{c} })
 	case *RepoLister:
@@ -53,6 +58,17 @@ func only[T any](base API, r ref.Ref, target *T, narrow func(T) T) bool {
 	}
 	*target = narrow(c)
 	return true
+}
+
+// indexReader is an IndexStore that replaces nothing.
+type indexReader struct{ base IndexStore }
+
+func (i indexReader) IndexGet(ctx context.Context, r ref.Ref) ([]byte, error) {
+	return i.base.IndexGet(ctx, r)
+}
+
+func (i indexReader) IndexPut(_ context.Context, r ref.Ref, _, _ []byte) error {
+	return refuse("index put", r)
 }
 
 // Close closes what the view stands before.

@@ -91,17 +91,22 @@ func (m *Mem) BlobDelete(ctx context.Context, r ref.Ref, d types.Descriptor, _ .
 	if p == nil {
 		return fail(op, r, d.Digest, errs.ErrNameUnknown)
 	}
-	info, ok := p.blobs[d.Digest]
-	if !ok {
+	if _, ok := p.blobs[d.Digest]; !ok {
 		return fail(op, r, d.Digest, errs.ErrBlobUnknown)
 	}
-	delete(p.blobs, d.Digest)
-	c := m.blobs[d.Digest]
-	if c.repos--; c.repos == 0 {
-		delete(m.blobs, d.Digest)
-		m.used -= info.Size
-	}
+	m.unlink(p, d.Digest)
+	m.forgetLeases(r, d.Digest)
 	return nil
+}
+
+// unlink takes the blob d, which is there, from p. The caller holds mu for writing.
+func (m *Mem) unlink(p *repo, d digest.Digest) {
+	delete(p.blobs, d)
+	c := m.blobs[d]
+	if c.repos--; c.repos == 0 {
+		delete(m.blobs, d)
+		m.used -= int64(len(c.data))
+	}
 }
 
 // BlobMount implements scheme.API. All places in one Mem can share blobs.
@@ -153,7 +158,11 @@ func (m *Mem) infos(r ref.Ref) ([]blob.Info, bool) {
 	if p == nil {
 		return nil, false
 	}
-	var all []blob.Info
+	return p.infos(), true
+}
+
+// infos describes all blobs and manifests, each digest once. The caller holds mu.
+func (p *repo) infos() (all []blob.Info) {
 	for d := range p.blobs {
 		info, _ := p.info(d)
 		all = append(all, info)
@@ -164,7 +173,7 @@ func (m *Mem) infos(r ref.Ref) ([]blob.Info, bool) {
 			all = append(all, info)
 		}
 	}
-	return all, true
+	return all
 }
 
 // load returns a blob's bytes, which must not be written to.
@@ -182,6 +191,7 @@ func (m *Mem) load(ctx context.Context, op string, r ref.Ref, d digest.Digest) (
 	if _, ok := p.blobs[d]; !ok {
 		return nil, fail(op, r, d, errs.ErrBlobUnknown)
 	}
+	m.lease(r, d)
 	return m.blobs[d].data, nil
 }
 
@@ -223,6 +233,7 @@ func (m *Mem) keep(r ref.Ref, d digest.Digest, data []byte) {
 // link adds the content d, which is there, to r's repository. The caller holds mu for writing.
 func (m *Mem) link(r ref.Ref, d digest.Digest) {
 	p := m.make(r)
+	m.lease(r, d)
 	if _, ok := p.blobs[d]; ok {
 		return
 	}

@@ -30,6 +30,7 @@ func (m *Mem) BlobStat(ctx context.Context, r ref.Ref, d digest.Digest) (blob.In
 	if !ok {
 		return blob.Info{}, fail(op, r, d, errs.ErrBlobUnknown)
 	}
+	m.lease(r, d)
 	return info, nil
 }
 

@@ -43,7 +43,7 @@ func (m *Mem) ManifestHead(ctx context.Context, r ref.Ref, _ ...scheme.ManifestH
 }
 
 // ManifestPut implements scheme.API. WithChild changes nothing but that a reference without tag and digest is no
-// tag: memory lists every manifest by its digest.
+// tag, and that Collect takes it for garbage while no index lists it: memory lists every manifest by its digest.
 func (m *Mem) ManifestPut(ctx context.Context, r ref.Ref, mf *manifest.Manifest, opts ...scheme.ManifestPutOption) (manifest.PutResult, error) {
 	const op = "manifest put"
 	o := scheme.Collect(opts)
@@ -74,7 +74,7 @@ func (m *Mem) ManifestPut(ctx context.Context, r ref.Ref, mf *manifest.Manifest,
 	if missing := m.missing(m.find(r), view, o.Sparse); len(missing) > 0 {
 		return manifest.PutResult{}, &errs.Error{Op: op, Ref: r.String(), Digest: mf.Digest(), Missing: missing, Err: errs.ErrManifestBlobUnknown}
 	}
-	if err := m.addManifest(r, stored{Manifest: mf, subject: subject.Digest}); err != nil {
+	if err := m.addManifest(r, stored{Manifest: mf, subject: subject.Digest, child: o.Child}); err != nil {
 		return manifest.PutResult{}, fail(op, r, mf.Digest(), err)
 	}
 	p := m.make(r)
@@ -105,21 +105,27 @@ func (m *Mem) ManifestDelete(ctx context.Context, r ref.Ref, _ ...scheme.Manifes
 	if p == nil {
 		return fail(op, r, "", errs.ErrNameUnknown)
 	}
-	mf, ok := p.manifests[r.Digest]
-	if !ok {
+	if _, ok := p.manifests[r.Digest]; !ok {
 		return fail(op, r, "", errs.ErrManifestUnknown)
 	}
-	delete(p.manifests, r.Digest)
+	m.unlist(p, r.Digest)
+	m.forgetLeases(r, r.Digest)
+	return nil
+}
+
+// unlist takes the manifest gone, which is there, and its tags from p. The caller holds mu for writing.
+func (m *Mem) unlist(p *repo, gone digest.Digest) {
+	mf := p.manifests[gone]
+	delete(p.manifests, gone)
 	m.used -= mf.Descriptor().Size
 	for t, d := range p.tags {
-		if d == r.Digest {
+		if d == gone {
 			delete(p.tags, t)
 		}
 	}
-	if delete(p.referrers[mf.subject], r.Digest); len(p.referrers[mf.subject]) == 0 {
+	if delete(p.referrers[mf.subject], gone); len(p.referrers[mf.subject]) == 0 {
 		delete(p.referrers, mf.subject)
 	}
-	return nil
 }
 
 // manifest finds what r names.
@@ -135,6 +141,7 @@ func (m *Mem) manifest(ctx context.Context, op string, r ref.Ref) (*manifest.Man
 	}
 	d, ok := p.resolve(r)
 	if mf, there := p.manifests[d]; ok && there {
+		m.lease(r, d)
 		return mf.Manifest, nil
 	}
 	return nil, fail(op, r, "", errs.ErrManifestUnknown)
@@ -215,6 +222,7 @@ func (m *Mem) addManifest(r ref.Ref, mf stored) error {
 	if p := m.find(r); p != nil {
 		if old, twice := p.manifests[mf.Digest()]; twice {
 			mf.created, mf.updated, mf.labels, size = old.created, old.updated, old.labels, 0
+			mf.child = mf.child && old.child
 		}
 	}
 	if m.limit > 0 && size > m.limit-m.used {
@@ -222,5 +230,6 @@ func (m *Mem) addManifest(r ref.Ref, mf stored) error {
 	}
 	m.used += size
 	m.make(r).manifests[mf.Digest()] = mf
+	m.lease(r, mf.Digest())
 	return nil
 }

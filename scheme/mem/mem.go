@@ -44,6 +44,7 @@ type memory struct {
 	blobs   map[digest.Digest]*content
 	repos   map[ref.Ref]*repo              // by key
 	ingests map[ref.Ref]map[string]*ingest // by key of the repository, which need not exist, and by their own
+	leases  leases
 }
 
 var (
@@ -56,6 +57,8 @@ var (
 	_ scheme.Labeler       = (*Mem)(nil)
 	_ scheme.Ingester      = (*Mem)(nil)
 	_ scheme.IngestManager = (*Mem)(nil)
+	_ scheme.Leaser        = (*Mem)(nil)
+	_ scheme.Collector     = (*Mem)(nil)
 	_ scheme.Closer        = (*Mem)(nil)
 )
 
@@ -77,6 +80,7 @@ type repo struct {
 type stored struct {
 	*manifest.Manifest
 	subject digest.Digest
+	child   bool // it was put with scheme.WithChild only: an index says whether it is needed
 	created time.Time
 	updated time.Time
 	labels  map[string]string
@@ -95,6 +99,7 @@ func New(opts ...Option) *Mem {
 		blobs:   map[digest.Digest]*content{},
 		repos:   map[ref.Ref]*repo{},
 		ingests: map[ref.Ref]map[string]*ingest{},
+		leases:  leases{by: map[held]map[holder]bool{}},
 	}}
 	for _, o := range opts {
 		o(m)
@@ -105,9 +110,10 @@ func New(opts ...Option) *Mem {
 // Share returns another user of m's memory, as another process is of a directory.
 func (m *Mem) Share() *Mem { return &Mem{memory: m.memory} }
 
-// Close ends m's use of the memory: the ingests that it has open are closed, and keep what was written. What is stored
-// stays, for those who share it.
+// Close ends m's use of the memory: the ingests that it has open are closed, and keep what was written; its leases
+// end. What is stored stays, for those who share it.
 func (m *Mem) Close() error {
+	m.leases.releaseAll(m)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, all := range m.ingests {

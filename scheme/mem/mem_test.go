@@ -23,7 +23,7 @@ import (
 
 var capabilities = []schemetest.Capability{
 	schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder, schemetest.BlobStater, schemetest.Labeler,
-	schemetest.Ingester, schemetest.IngestManager, schemetest.Truncater,
+	schemetest.Ingester, schemetest.IngestManager, schemetest.Truncater, schemetest.Leaser, schemetest.Collector,
 }
 
 func TestContract(t *testing.T) {

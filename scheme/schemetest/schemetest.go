@@ -104,12 +104,22 @@ const (
 	IngestManager Capability = "IngestManager"
 	// Truncater: what Ingester opens is a scheme.Truncater.
 	Truncater Capability = "Truncater"
+
+	IndexStore Capability = "IndexStore"
+	Leaser     Capability = "Leaser"
+	Syncer     Capability = "Syncer"
+	Cleaner    Capability = "Cleaner"
+	Collector  Capability = "Collector"
+	Checker    Capability = "Checker"
 )
 
-var capabilities = []Capability{BlobOpener, BlobLister, RepoLister, BlobFinder, BlobStater, Labeler, Ingester, IngestManager, Truncater}
+var capabilities = []Capability{
+	BlobOpener, BlobLister, RepoLister, BlobFinder, BlobStater, Labeler, Ingester, IngestManager, Truncater,
+	IndexStore, Leaser, Syncer, Cleaner, Collector, Checker,
+}
 
-// readers are the capabilities that a read-only view has, too.
-var readers = []Capability{BlobOpener, BlobLister, RepoLister, BlobFinder, BlobStater}
+// readers are the capabilities that a read-only view has, too. Of IndexStore it has the reading half.
+var readers = []Capability{BlobOpener, BlobLister, RepoLister, BlobFinder, BlobStater, IndexStore, Checker}
 
 // A testCase checks one rule in a repository of its own.
 type testCase struct {
@@ -145,6 +155,11 @@ var groups = []struct {
 	{"IngestLock", ingestLockCases},
 	{"IngestResume", ingestResumeCases},
 	{"IngestManage", ingestManageCases},
+	{"IndexStore", indexStoreCases},
+	{"Lease", leaseCases},
+	{"Collect", collectCases},
+	{"Clean", cleanCases},
+	{"Check", checkCases},
 	{"Wrapper", wrapperCases},
 	{"Lacking", lackingCases},
 	{"Model", modelCases},

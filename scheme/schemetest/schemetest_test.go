@@ -37,7 +37,7 @@ type defect struct {
 
 var allCaps = []schemetest.Capability{
 	schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder, schemetest.BlobStater, schemetest.Labeler,
-	schemetest.Ingester, schemetest.IngestManager, schemetest.Truncater,
+	schemetest.Ingester, schemetest.IngestManager, schemetest.Truncater, schemetest.Leaser, schemetest.Collector,
 }
 
 var defects = []defect{

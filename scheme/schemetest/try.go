@@ -3,6 +3,7 @@ package schemetest
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -62,6 +63,43 @@ func (e *env) try(api scheme.API, c Capability) (found bool, err error) {
 			})
 		})
 		return found && able, err
+	}
+	return e.tryUpkeep(api, c)
+}
+
+// tryUpkeep is try for the capabilities that look after a repository as a whole.
+func (e *env) tryUpkeep(api scheme.API, c Capability) (found bool, err error) {
+	switch c {
+	case IndexStore:
+		return use(e, api, func(s scheme.IndexStore) error {
+			_, err := s.IndexGet(e.ctx, e.r)
+			return err
+		})
+	case Leaser:
+		return use(e, api, func(l scheme.Leaser) error {
+			release, err := l.Lease(e.ctx, e.r, describe("", Blob("begin", 10)).Digest)
+			if err == nil {
+				release()
+			}
+			return err
+		})
+	case Syncer:
+		return use(e, api, func(s scheme.Syncer) error { return s.Sync(e.ctx, e.r) })
+	case Cleaner:
+		return use(e, api, func(c scheme.Cleaner) error {
+			_, err := c.Clean(e.ctx, e.r, time.Hour)
+			return err
+		})
+	case Collector:
+		return use(e, api, func(c scheme.Collector) error {
+			_, err := c.Collect(e.ctx, e.r, scheme.WithDryRun())
+			return err
+		})
+	case Checker:
+		return use(e, api, func(c scheme.Checker) error {
+			_, err := c.Check(e.ctx, e.r, func(scheme.Problem) error { return nil })
+			return err
+		})
 	}
 	return false, fmt.Errorf("no such capability: %s", c)
 }

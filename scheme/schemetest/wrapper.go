@@ -128,6 +128,8 @@ func foundBehind(e *env, view scheme.API) (found []any) {
 	add(as[scheme.RepoLister](view, e.r))
 	add(as[scheme.BlobFinder](view, e.r))
 	add(as[scheme.BlobStater](view, e.r))
+	add(as[scheme.IndexStore](view, e.r))
+	add(as[scheme.Checker](view, e.r))
 	add(as[scheme.Throttler](view, e.r))
 	return found
 }

@@ -42,7 +42,9 @@ func (l *layout) runCommits(take func() []*call[*change]) {
 		}
 		calls = append(calls, take()...)
 		if len(calls) > 0 {
-			calls, err = l.commit(lock, calls)
+			if err = l.repairSwap(); err == nil {
+				calls, err = l.commit(lock, calls)
+			}
 		}
 		lock.unlock()
 		if !errors.Is(err, errLockLost) {
@@ -71,8 +73,10 @@ var errChanged = errors.New("index.json was changed by a program that takes no l
 // must see what after did, or a put would count on the file that a delete is about to remove. It finishes what it
 // committed, and returns the rest with the error that is theirs.
 func (l *layout) commit(lock *fileLock, calls []*call[*change]) (rest []*call[*change], err error) {
-	if err := l.establish(); err != nil {
-		return calls, err
+	if slices.ContainsFunc(calls, func(c *call[*change]) bool { return c.arg.alone == nil }) {
+		if err := l.establish(); err != nil {
+			return calls, err
+		}
 	}
 	for len(calls) > 0 {
 		if alone := calls[0].arg.alone; alone != nil {
@@ -108,12 +112,17 @@ func (l *layout) commit(lock *fileLock, calls []*call[*change]) (rest []*call[*c
 // is everybody's.
 func (l *layout) commitBatch(lock *fileLock, calls []*call[*change]) error {
 	ctx := context.Background() // from here on it takes as long as the disk does
+	l.hasty = false
 	for range 10 {
 		for _, c := range calls {
 			c.err = nil
 		}
-		if err := l.try(ctx, lock, calls); !errors.Is(err, errChanged) {
+		err := l.try(ctx, lock, calls)
+		if !errors.Is(err, errChanged) {
 			return err
+		}
+		if errors.Is(err, errWritten) {
+			l.hasty = !l.awaitWriter()
 		}
 	}
 	return &errs.Error{Op: "commit", Ref: l.file(indexName), Err: errs.ErrUnavailable, Message: errChanged.Error()}
@@ -123,6 +132,9 @@ func (l *layout) commitBatch(lock *fileLock, calls []*call[*change]) error {
 func (l *layout) try(ctx context.Context, lock *fileLock, calls []*call[*change]) error {
 	base, err := l.current(ctx)
 	if err != nil {
+		return err
+	}
+	if err := l.notice(base); err != nil {
 		return err
 	}
 	d := &draft{base: base.ix}
@@ -142,9 +154,14 @@ func (l *layout) try(ctx context.Context, lock *fileLock, calls []*call[*change]
 		return err
 	}
 	if d.next == nil {
-		return l.syncIndex(base)
+		err = l.syncIndex(base)
+	} else {
+		err = l.install(lock, base, d)
 	}
-	return l.install(lock, base, d.next.encode())
+	if err != nil {
+		return err
+	}
+	return l.resolveVanished(d.now(), d.deleted)
 }
 
 // syncIndex makes an index durable that says already what was asked for: another tool may have written it.
@@ -163,7 +180,8 @@ func (l *layout) syncIndex(base *cached) error {
 }
 
 // install puts the next index in the place of base. When it fails base is what everybody still sees.
-func (l *layout) install(lock *fileLock, base *cached, next *index) error {
+func (l *layout) install(lock *fileLock, base *cached, d *draft) error {
+	next := d.next.encode()
 	t, err := l.writeIndex(next.raw)
 	if err != nil {
 		return err
@@ -180,13 +198,23 @@ func (l *layout) install(lock *fileLock, base *cached, next *index) error {
 	if id, err := l.vol.stat(indexName); err != nil || id != base.id {
 		return errors.Join(err, errChanged)
 	}
-	if err := t.rename(indexName); err != nil {
+	made, err := identify(t.f)
+	if err != nil {
 		return err
 	}
-	if l.o.durability.commits() {
-		if err := l.vol.syncDir("."); err != nil {
-			return l.rollBack(base, err)
+	undo, err := l.record(base, d, made.mark())
+	if err != nil {
+		return err
+	}
+	err = l.swap(base, t)
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = l.overwrite(base, t)
+	}
+	if err != nil {
+		if uerr := undo(); uerr != nil {
+			err = fmt.Errorf("%w; and %w", err, uerr)
 		}
+		return err
 	}
 	id, err := identify(t.f)
 	if err != nil {
@@ -197,6 +225,18 @@ func (l *layout) install(lock *fileLock, base *cached, next *index) error {
 	}
 	keep = true
 	return l.setCache(&cached{ix: next, f: t.f, id: id, read: time.Now()})
+}
+
+// overwrite is swap where files cannot be exchanged. What a program that takes no lock writes in the microseconds since
+// index.json was last looked at is lost.
+func (l *layout) overwrite(base *cached, t *temp) error {
+	if err := t.rename(indexName); err != nil || !l.o.durability.commits() {
+		return err
+	}
+	if err := l.vol.syncDir("."); err != nil {
+		return l.rollBack(base, err)
+	}
+	return nil
 }
 
 // writeIndex makes a file of raw that only lacks its name.

@@ -109,14 +109,24 @@ func TestKilledAtEveryStep(t *testing.T) {
 				if left := leftovers(t, r.Root); len(left) > 0 {
 					t.Fatalf("killed at step %d; the next push left %q", n, left)
 				}
+				if gone := vanishedTags(t, open(t), r); len(gone) > 0 {
+					t.Fatalf("killed at step %d; nobody dropped anything, and %q are said to be dropped", n, gone)
+				}
 			}
 		})
 	}
 }
 
-// leftovers lists what is in ingest.
+// leftovers lists what is in ingest, and exchanges of index.json that were not finished.
 func leftovers(t *testing.T, layout string) (names []string) {
 	t.Helper()
+	names, err := filepath.Glob(filepath.Join(layout, swapPrefix+"*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range names {
+		names[i] = filepath.Base(names[i])
+	}
 	entries, err := os.ReadDir(filepath.Join(layout, ingestDir))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)

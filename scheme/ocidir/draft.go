@@ -9,9 +9,17 @@ import (
 )
 
 // draft is the index that a commit is going to write. Changes are made to a copy, once there is one to make; nobody
-// sees it before the file is in place.
+// sees it before the file is in place. Next to it is said what was changed, in order: an entry may come and go.
 type draft struct {
-	base, next *index
+	base, next     *index
+	added, dropped []*entry
+	deleted        []digest.Digest // that were asked to be deleted, listed or not
+}
+
+// enter makes an entry known that is in entries.
+func (d *draft) enter(e *entry) {
+	d.next.hold(e)
+	d.added = append(d.added, e)
 }
 
 // now is the index as the changes made so far leave it.
@@ -50,7 +58,7 @@ func (d *draft) setTag(tag string, desc types.Descriptor) error {
 	switch {
 	case !there:
 		ix.entries = append(ix.entries, e)
-		ix.hold(e)
+		d.enter(e)
 	case old.n == 1:
 		return d.replace(old.e, e)
 	default: // the last one takes the new content's place; the others just lose the name
@@ -78,7 +86,7 @@ func (d *draft) addUntagged(desc types.Descriptor) error {
 	ix := d.edit()
 	d.dropBare(desc.Digest)
 	ix.entries = append(ix.entries, e)
-	ix.hold(e)
+	d.enter(e)
 	return nil
 }
 
@@ -105,11 +113,18 @@ func (d *draft) removeTag(tag string) (bool, error) {
 
 // removeDigest removes every entry of a digest, and reports whether there was one.
 func (d *draft) removeDigest(dig digest.Digest) bool {
+	d.deleted = append(d.deleted, dig)
 	if _, ok := d.now().digests[dig]; !ok {
 		return false
 	}
 	d.edit()
-	d.next.entries = slices.DeleteFunc(d.next.entries, func(e *entry) bool { return e.digest == dig })
+	d.next.entries = slices.DeleteFunc(d.next.entries, func(e *entry) bool {
+		if e.digest != dig {
+			return false
+		}
+		d.drop(e)
+		return true
+	})
 	d.next.named = 0
 	d.next.link()
 	return true
@@ -136,7 +151,7 @@ func (d *draft) replace(old, e *entry) error {
 	ix := d.next
 	ix.entries[slices.Index(ix.entries, old)] = e
 	d.release(old)
-	ix.hold(e)
+	d.enter(e)
 	if _, listed := ix.digests[old.digest]; listed {
 		return nil
 	}
@@ -145,7 +160,7 @@ func (d *draft) replace(old, e *entry) error {
 		return err
 	}
 	ix.entries = append(ix.entries, rest)
-	ix.hold(rest)
+	d.enter(rest)
 	return nil
 }
 
@@ -163,7 +178,7 @@ func (d *draft) untag(e *entry) error {
 		return err
 	}
 	ix.entries[i] = rest
-	ix.hold(rest)
+	d.enter(rest)
 	return nil
 }
 
@@ -177,8 +192,18 @@ func (d *draft) dropBare(dig digest.Digest) {
 	}
 }
 
+// drop notes that e is gone. Of what this draft has added before nothing is left to say.
+func (d *draft) drop(e *entry) {
+	if i := slices.Index(d.added, e); i >= 0 {
+		d.added = slices.Delete(d.added, i, i+1)
+		return
+	}
+	d.dropped = append(d.dropped, e)
+}
+
 // release takes an entry that is no longer in entries, or about to leave, out of the maps.
 func (d *draft) release(e *entry) {
+	d.drop(e)
 	ix := d.next
 	last := func(match func(*entry) bool) *entry {
 		for _, o := range slices.Backward(ix.entries) {

@@ -48,6 +48,11 @@ func newEntry(d types.Descriptor, name, image string) (*entry, error) {
 	}, nil
 }
 
+// descriptor is what e says of the manifest, without its name.
+func (e *entry) descriptor() types.Descriptor {
+	return types.Descriptor{MediaType: e.mediaType, Digest: e.digest, Size: e.size, ArtifactType: e.artifactType}
+}
+
 // entry reads the next value as an entry.
 func (s *scanner) entry() (*entry, error) {
 	e := &entry{bare: true}

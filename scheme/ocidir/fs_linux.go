@@ -26,8 +26,19 @@ func cloneFile(dst, src *os.File) error {
 
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctim.Nano() }
 
-// renameNoReplace renames within open directories, so that neither path can lead out of root.
+// renameNoReplace renames to a name that does not exist.
 func renameNoReplace(root *os.Root, from, to string) error {
+	return renameWith(root, from, to, unix.RENAME_NOREPLACE)
+}
+
+// exchangeFiles gives each of two files the name of the other, at once.
+func exchangeFiles(root *os.Root, a, b string) error {
+	return renameWith(root, a, b, unix.RENAME_EXCHANGE)
+}
+
+// renameWith renames within open directories, so that neither path can lead out of root. A file system or a kernel that
+// knows no such flag is errors.ErrUnsupported.
+func renameWith(root *os.Root, from, to string, flag uint) error {
 	fd, err := root.Open(path.Dir(from))
 	if err != nil {
 		return err
@@ -38,12 +49,23 @@ func renameNoReplace(root *os.Root, from, to string) error {
 		return err
 	}
 	defer td.Close()
-	err = unix.Renameat2(int(fd.Fd()), path.Base(from), int(td.Fd()), path.Base(to), unix.RENAME_NOREPLACE)
+	err = unix.Renameat2(int(fd.Fd()), path.Base(from), int(td.Fd()), path.Base(to), flag)
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS): // file systems, and kernels, that know no flags
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENOTSUP):
 		err = errors.ErrUnsupported
 	}
 	return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+}
+
+// hasWriter reports whether anybody has f's file open for writing; f itself must be open for reading only. It asks for a
+// lease, which is granted only if nobody has. Who gets none for another reason (a file system without leases, a file of
+// another user) does not know, and takes it that nobody has.
+func hasWriter(f *os.File) bool {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	}
+	return errors.Is(err, unix.EAGAIN)
 }

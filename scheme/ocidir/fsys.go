@@ -24,17 +24,18 @@ type hook func(step, name string) error
 
 // The steps that a hook sees.
 const (
-	stepMkdir   = "mkdir"
-	stepCreate  = "create"
-	stepWrite   = "write"
-	stepSync    = "sync"
-	stepSyncDir = "syncdir"
-	stepSyncFS  = "syncfs"
-	stepTimes   = "times"
-	stepRename  = "rename"
-	stepRemove  = "remove"
-	stepLink    = "link"
-	stepClone   = "clone"
+	stepMkdir    = "mkdir"
+	stepCreate   = "create"
+	stepWrite    = "write"
+	stepSync     = "sync"
+	stepSyncDir  = "syncdir"
+	stepSyncFS   = "syncfs"
+	stepTimes    = "times"
+	stepRename   = "rename"
+	stepRemove   = "remove"
+	stepLink     = "link"
+	stepClone    = "clone"
+	stepTruncate = "truncate"
 )
 
 // errPretend is what a test's hook returns for a sync that claims success and does nothing: it shows that the tests
@@ -170,6 +171,23 @@ func (v *volume) setTime(name string, to time.Time) error {
 		return err
 	}
 	return v.root.Chtimes(name, time.Time{}, to)
+}
+
+// exchange gives each of two files the name of the other. Where that cannot be done it is errors.ErrUnsupported. A hook
+// sees the rename to the second name.
+func (v *volume) exchange(a, b string) error {
+	if err := v.step(stepRename, b); err != nil {
+		return err
+	}
+	return exchangeFiles(v.root, a, b)
+}
+
+// truncate cuts a file to size bytes.
+func (v *volume) truncate(f *os.File, name string, size int64) error {
+	if err := v.step(stepTruncate, name); err != nil {
+		return err
+	}
+	return f.Truncate(size)
 }
 
 // remove removes a file; it is no error when it is gone.

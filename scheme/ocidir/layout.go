@@ -37,6 +37,10 @@ type layout struct {
 	graph   *graph
 	leases  *leases
 
+	noSwap  atomic.Bool // the file system cannot exchange two files
+	journal journal     // what roots says; for who has the lock
+	hasty   bool        // who has index.json open for writing is not waited for any more; for who has the lock
+
 	prepared atomic.Bool // leftovers were removed
 	settled  atomic.Bool // the directories are complete and durable
 

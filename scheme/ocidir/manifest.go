@@ -124,7 +124,8 @@ func (l *layout) headManifest(ctx context.Context, d digest.Digest, mt string) (
 }
 
 // ManifestDelete implements scheme.API. It removes the manifest's entries, its tags with them, and its file. The
-// manifests of an index that is deleted get entries of their own: they were put, and not deleted.
+// manifests of an index that is deleted get entries of their own: they were put, and not deleted. A manifest whose entry
+// another tool dropped can be deleted, too; it is not missed then.
 func (o *OCIDir) ManifestDelete(ctx context.Context, r ref.Ref, _ ...scheme.ManifestDeleteOption) error {
 	const op = "manifest delete"
 	if r.Digest == "" {
@@ -136,7 +137,8 @@ func (o *OCIDir) ManifestDelete(ctx context.Context, r ref.Ref, _ ...scheme.Mani
 	}
 	defer end()
 	d, mt, err := l.resolve(ctx, r)
-	if err != nil {
+	missed := errors.Is(err, errs.ErrManifestUnknown) && l.isVanished(ctx, r.Digest)
+	if err != nil && !missed {
 		return failRead(op, r, "", err)
 	}
 	if err := l.prepare(ctx); err != nil {
@@ -157,7 +159,7 @@ func (o *OCIDir) ManifestDelete(ctx context.Context, r ref.Ref, _ ...scheme.Mani
 	err = l.commits.do(ctx, &change{
 		apply: func(_ context.Context, dr *draft) ([]namedFile, error) {
 			_, serr := l.vol.stat(name)
-			if _, listed := dr.now().digests[d]; !listed && absent(serr) {
+			if _, listed := dr.now().digests[d]; !listed && !missed && absent(serr) {
 				return nil, errs.ErrManifestUnknown
 			}
 			kept, err := l.there(kids)

@@ -72,6 +72,22 @@ func (t *temp) renameNew(to string) error {
 	return unlockFile(t.f)
 }
 
+// move gives the file another name for the time being, under which only who has the lock of the layout will look. From
+// now on it is open for reading only, so that it can be told whether others write to it.
+func (t *temp) move(to string) error {
+	if err := t.vol.rename(t.name, to); err != nil {
+		return err
+	}
+	t.name = to
+	f, err := t.vol.root.Open(to)
+	if err != nil {
+		return err
+	}
+	old := t.f
+	t.f = f
+	return old.Close()
+}
+
 // discard closes the file, and removes it unless it was renamed. What cannot be removed the next writer removes.
 func (t *temp) discard() {
 	if !t.done {

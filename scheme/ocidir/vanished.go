@@ -37,22 +37,86 @@ type vanishedRoot struct {
 // forgetVanished. It may be called at any time but under the lock, where vanishedLocked is to be used.
 //
 // Errors: ErrCorrupt when the list cannot be read; then nothing is known of what it said.
-func (l *layout) vanished(ctx context.Context) ([]vanishedRoot, error) {
+func (l *layout) vanished(ctx context.Context) (all []vanishedRoot, err error) {
 	now, err := l.current(ctx)
 	if err != nil {
 		return nil, err
+	}
+	gone, err := l.missed(now)
+	if err != nil {
+		return nil, err
+	}
+	if len(gone) > 0 { // or is a commit under way?
+		err = l.underLock(ctx, func(_ *fileLock, now *cached) error {
+			all, err = l.vanishedLocked(now)
+			return err
+		})
+		if !isReadOnly(err) {
+			return all, err
+		}
 	}
 	return l.vanishedLocked(now)
 }
 
 // vanishedLocked is vanished for who runs under the lock (see underLock).
 func (l *layout) vanishedLocked(now *cached) ([]vanishedRoot, error) {
-	all, err := l.readVanished()
+	known, err := l.readVanished()
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(all, func(v vanishedRoot) bool { return v.isBack(now.ix) }), nil
+	gone, err := l.missed(now)
+	if err != nil {
+		return nil, err
+	}
+	return sortVanished(stillGone(append(known, gone...), now.ix)), nil
 }
+
+// isVanished reports whether another tool dropped the last entry of a digest.
+func (l *layout) isVanished(ctx context.Context, d digest.Digest) bool {
+	all, err := l.vanished(ctx)
+	return err == nil && slices.ContainsFunc(all, func(v vanishedRoot) bool { return v.desc.Digest == d })
+}
+
+func stillGone(all []vanishedRoot, ix *index) []vanishedRoot {
+	return slices.DeleteFunc(all, func(v vanishedRoot) bool { return v.isBack(ix) })
+}
+
+// addVanished adds to the list what ix lacks. A list that cannot be read is lost anyway, and is made anew.
+func (l *layout) addVanished(gone []vanishedRoot, ix *index) error {
+	known, err := l.readVanished()
+	if err != nil && !errors.Is(err, errs.ErrCorrupt) {
+		return err
+	}
+	all := sortVanished(stillGone(append(slices.Clone(known), gone...), ix))
+	if err == nil && slices.EqualFunc(known, all, sameRoot) {
+		return nil
+	}
+	return l.writeVanished(all)
+}
+
+// resolveVanished takes off the list what a commit brought back or deleted: what comes to be listed again and is dropped
+// by us later is not missed.
+func (l *layout) resolveVanished(ix *index, deleted []digest.Digest) error {
+	if _, err := l.vol.stat(vanishedName); absent(err) {
+		return nil
+	}
+	known, err := l.readVanished()
+	if errors.Is(err, errs.ErrCorrupt) {
+		return nil // who asks for it is told
+	}
+	if err != nil {
+		return err
+	}
+	left := slices.DeleteFunc(stillGone(slices.Clone(known), ix), func(v vanishedRoot) bool {
+		return slices.Contains(deleted, v.desc.Digest)
+	})
+	if len(left) == len(known) {
+		return nil
+	}
+	return l.writeVanished(left)
+}
+
+func sameRoot(a, b vanishedRoot) bool { return a.desc.Digest == b.desc.Digest && a.tag == b.tag }
 
 // isBack reports whether the root is listed again. What a tag names now does not matter: somebody decided on it.
 func (v vanishedRoot) isBack(ix *index) bool {
@@ -68,15 +132,21 @@ func (v vanishedRoot) isBack(ix *index) bool {
 
 // forgetVanished gives up the roots of these digests: nobody misses them any more. It runs under the lock.
 func (l *layout) forgetVanished(all ...digest.Digest) error {
-	known, err := l.readVanished()
+	now, err := l.current(context.Background())
 	if err != nil {
 		return err
 	}
-	left := slices.DeleteFunc(slices.Clone(known), func(v vanishedRoot) bool { return slices.Contains(all, v.desc.Digest) })
-	if len(left) == len(known) {
-		return nil
+	if err := l.notice(now); err != nil {
+		return err
 	}
-	return l.writeVanished(left)
+	if j, err := l.readJournal(); err != nil {
+		return err
+	} else if j.last != (mark{}) && j.last != now.id.mark() { // what was noticed must not be noticed again
+		if _, err := l.startRoots(now); err != nil {
+			return err
+		}
+	}
+	return l.resolveVanished(now.ix, all)
 }
 
 // vanishedJSON is a vanishedRoot in the file.
@@ -127,9 +197,7 @@ func sortVanished(all []vanishedRoot) []vanishedRoot {
 	slices.SortStableFunc(all, func(a, b vanishedRoot) int {
 		return cmp.Or(cmp.Compare(a.desc.Digest, b.desc.Digest), cmp.Compare(a.tag, b.tag), a.when.Compare(b.when))
 	})
-	return slices.CompactFunc(all, func(a, b vanishedRoot) bool {
-		return a.desc.Digest == b.desc.Digest && a.tag == b.tag
-	})
+	return slices.CompactFunc(all, sameRoot)
 }
 
 // writeVanished replaces the list, durably but for its name, or removes it when nothing is left.

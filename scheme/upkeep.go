@@ -148,7 +148,8 @@ func WithVanished() CollectOption { return func(o *CollectOptions) { o.Vanished 
 // Checker looks for damage.
 type Checker interface {
 	// Check looks whether everything that r's repository says it has is there and whole, and calls fn for every
-	// problem until fn returns an error, which it then returns. It changes nothing and may run at any time. What is
+	// problem until fn returns an error, which it then returns. A tag or digest of r narrows it to what that reaches.
+	// It changes nothing and may run at any time. What is
 	// damaged is not an error but a problem; an error is what kept Check from going on. Without r's repository it is
 	// ErrNotFound.
 	Check(ctx context.Context, r ref.Ref, fn func(Problem) error, opts ...CheckOption) (CheckReport, error)
@@ -160,6 +161,7 @@ type CheckReport struct {
 	Blobs     int   // blobs that are no manifests
 	Bytes     int64 // that were read and hashed
 	Unneeded  int   // blobs that nothing needs; those are checked as well with WithDeep
+	Sparse    int   // manifests that an index lists and that were left out when it was put, which is no problem
 	Problems  int
 }
 

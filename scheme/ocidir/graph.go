@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync"
 
@@ -247,39 +248,47 @@ func (x *explorer) visit(ctx context.Context, c child, depth int) error {
 	return nil
 }
 
-// readManifest reads and verifies a manifest's file.
+// readManifest reads and verifies a manifest's file. One that is damaged is set aside.
 func (l *layout) readManifest(ctx context.Context, d digest.Digest, mediaType string) (*manifest.Manifest, error) {
+	m, _, err := l.loadManifest(ctx, d, mediaType, func(f *os.File, id fileID, name string) error {
+		return l.condemn(ctx, f, id, name, d)
+	})
+	return m, err
+}
+
+// loadManifest reads and verifies a manifest's file. damaged is asked for the error when its bytes are wrong.
+func (l *layout) loadManifest(ctx context.Context, d digest.Digest, mediaType string, damaged func(f *os.File, id fileID, name string) error) (*manifest.Manifest, fileID, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, fileID{}, err
 	}
 	name, err := blobPath(d)
 	if err != nil {
-		return nil, err
+		return nil, fileID{}, err
 	}
 	f, id, err := l.vol.openFile(name)
 	if absent(err) {
-		return nil, errs.ErrManifestUnknown
+		return nil, id, errs.ErrManifestUnknown
 	}
 	if err != nil {
-		return nil, err
+		return nil, id, err
 	}
 	defer f.Close()
 	if id.size > types.MaxManifestSize {
-		return nil, fmt.Errorf("%w: %s has %d bytes, more than %d", errs.ErrSizeInvalid, l.file(name), id.size, types.MaxManifestSize)
+		return nil, id, fmt.Errorf("%w: %s has %d bytes, more than %d", errs.ErrSizeInvalid, l.file(name), id.size, types.MaxManifestSize)
 	}
 	raw := make([]byte, id.size)
 	if _, err := io.ReadFull(f, raw); err != nil {
-		return nil, err
+		return nil, id, err
 	}
 	m, err := manifest.New(raw, manifest.WithMediaType(mediaType), manifest.WithDigest(d))
 	if errors.Is(err, errs.ErrDigestMismatch) {
-		if bad := l.condemn(ctx, f, id, name, d); bad != nil {
-			return nil, bad
+		if bad := damaged(f, id, name); bad != nil {
+			return nil, id, bad
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, id, err
 	}
 	l.mem.setVerified(id, d)
-	return m, nil
+	return m, id, nil
 }

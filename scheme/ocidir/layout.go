@@ -109,6 +109,10 @@ func parseMarker(raw []byte) (string, error) {
 		Version string `json:"imageLayoutVersion"`
 	}
 	if err := json.Unmarshal(raw, &doc); err != nil {
+		var at *json.SyntaxError
+		if errors.As(err, &at) {
+			err = fmt.Errorf("byte %d: %w", at.Offset, err)
+		}
 		return "", err
 	}
 	switch major, _, _ := strings.Cut(doc.Version, "."); major {

@@ -171,6 +171,9 @@ func (o *OCIDir) ManifestDelete(ctx context.Context, r ref.Ref, _ ...scheme.Mani
 		},
 		after: func() error {
 			l.graph.dropOrphan(d)
+			if err := l.forgetChild(context.Background(), d); err != nil {
+				return err
+			}
 			if err := l.vol.remove(name); err != nil {
 				return err
 			}

@@ -167,6 +167,9 @@ func (p *put) child(ctx context.Context) error {
 	if _, err := p.l.putBytes(ctx, p.m.Descriptor(), p.m.Raw()); err != nil {
 		return err
 	}
+	if err := p.l.noteChildren(p.m.Digest(), p.view); err != nil {
+		return err
+	}
 	p.l.graph.addOrphan(p.m.Descriptor())
 	p.l.graph.add(p.m)
 	return nil
@@ -190,6 +193,9 @@ func (p *put) commit(ctx context.Context) error {
 		if err := l.durable(ctx, append(reached, file)...); err != nil {
 			return err
 		}
+	}
+	if err := l.noteChildren(p.m.Digest(), p.view); err != nil {
+		return err
 	}
 	err = l.commits.do(ctx, &change{apply: p.apply})
 	if err != nil {

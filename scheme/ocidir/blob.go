@@ -194,7 +194,12 @@ func (o *OCIDir) BlobPut(ctx context.Context, r ref.Ref, d types.Descriptor, rdr
 			return types.Descriptor{MediaType: mediaTypeOr(d.MediaType), Digest: d.Digest, Size: size}, nil
 		}
 	}
-	got, _, err := l.store(ctx, d, rdr, storing{deferred: opt.DeferredSync})
+	var got types.Descriptor
+	if src, ok := mayResume(d, rdr); ok {
+		got, err = l.put(ctx, d, src, storing{deferred: opt.DeferredSync})
+	} else {
+		got, _, err = l.store(ctx, d, rdr, storing{deferred: opt.DeferredSync})
+	}
 	if err != nil {
 		return types.Descriptor{}, failWrite(op, r, d.Digest, err)
 	}

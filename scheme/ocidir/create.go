@@ -81,6 +81,9 @@ func (l *layout) prepare(ctx context.Context) error {
 	if err := l.vol.sweep(); err != nil {
 		return err
 	}
+	if err := l.sweepIngests(ctx); err != nil {
+		return err
+	}
 	l.prepared.Store(true)
 	return nil
 }
@@ -233,6 +236,11 @@ func (l *layout) syncWay() error {
 			return err
 		}
 	}
+	return l.syncParents()
+}
+
+// syncParents is syncWay for what is above the layout.
+func (l *layout) syncParents() error {
 	for path := l.path; filepath.Dir(path) != path; {
 		path = filepath.Dir(path)
 		f, err := os.Open(path)

@@ -32,6 +32,30 @@ func lockFile(f *os.File, wait bool) error {
 	}
 }
 
+// tryShared takes the lock that excludes exclusive ones only. It is errLocked when another has an exclusive one.
+func tryShared(f *os.File) error {
+	for {
+		switch err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		case unix.EWOULDBLOCK:
+			return errLocked
+		default:
+			return &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
+		}
+	}
+}
+
+// linkCount is how many names an open file has. Without any it was removed.
+func linkCount(f *os.File) (uint64, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return uint64(fi.Sys().(*syscall.Stat_t).Nlink), nil //nolint:unconvert // it differs by system
+}
+
 func unlockFile(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }
 
 // syncDirFile: some network and FUSE file systems know no sync of a directory, which is not a failure of one.

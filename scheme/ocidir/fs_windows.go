@@ -35,6 +35,13 @@ func lockFile(f *os.File, wait bool) error {
 	if !wait {
 		flags |= windows.LOCKFILE_FAIL_IMMEDIATELY
 	}
+	return lockAs(f, flags)
+}
+
+// tryShared takes the lock that excludes exclusive ones only. It is errLocked when another has an exclusive one.
+func tryShared(f *os.File) error { return lockAs(f, windows.LOCKFILE_FAIL_IMMEDIATELY) }
+
+func lockAs(f *os.File, flags uint32) error {
 	at := lockRange
 	switch err := windows.LockFileEx(windows.Handle(f.Fd()), flags, 0, 1, 0, &at); err {
 	case nil:
@@ -44,6 +51,15 @@ func lockFile(f *os.File, wait bool) error {
 	default:
 		return &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
 	}
+}
+
+// linkCount is how many names an open file has. Without any it was removed.
+func linkCount(f *os.File) (uint64, error) {
+	var by windows.ByHandleFileInformation
+	if err := windows.GetFileInformationByHandle(windows.Handle(f.Fd()), &by); err != nil {
+		return 0, &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return uint64(by.NumberOfLinks), nil
 }
 
 func unlockFile(f *os.File) error {

@@ -41,8 +41,9 @@ type layout struct {
 	journal journal     // what roots says; for who has the lock
 	hasty   bool        // who has index.json open for writing is not waited for any more; for who has the lock
 
-	prepared atomic.Bool // leftovers were removed
-	settled  atomic.Bool // the directories are complete and durable
+	prepared  atomic.Bool // leftovers were removed
+	settled   atomic.Bool // the directories are complete and durable
+	reachable atomic.Bool // the way to the directory is durable
 
 	commits group[*change]
 	files   group[*temp]       // contents, before they get their name

@@ -139,7 +139,6 @@ type storing struct {
 // with sha256. Nothing has the blob's name before it is whole, and, unless deferred, durable. A layout comes into being
 // when there is something to store, and not before.
 func (l *layout) store(ctx context.Context, want types.Descriptor, rdr io.Reader, how storing) (types.Descriptor, namedFile, error) {
-	how.deferred = how.deferred || !l.o.durability.puts()
 	t, err := l.vol.newTemp()
 	if err != nil {
 		return want, namedFile{}, l.vol.full(err, want.Size)
@@ -149,9 +148,17 @@ func (l *layout) store(ctx context.Context, want types.Descriptor, rdr io.Reader
 	if err != nil {
 		return want, namedFile{}, err
 	}
+	file, err := l.finish(ctx, t, got, how)
+	return got, file, err
+}
+
+// finish gives t, whose bytes are got, the blob's name, after it became as durable as how says.
+func (l *layout) finish(ctx context.Context, t *temp, got types.Descriptor, how storing) (namedFile, error) {
+	how.deferred = how.deferred || !l.o.durability.puts()
 	if err := l.vol.stamp(t.name); err != nil {
-		return want, namedFile{}, l.vol.full(err, got.Size)
+		return namedFile{}, l.vol.full(err, got.Size)
 	}
+	var err error
 	if l.o.durability.commits() && (!how.deferred || got.Size >= largeFile) {
 		if got.Size >= largeFile {
 			err = l.vol.sync(t.f, t.name)
@@ -159,20 +166,22 @@ func (l *layout) store(ctx context.Context, want types.Descriptor, rdr io.Reader
 			err = l.files.do(ctx, t)
 		}
 		if err != nil {
-			return want, namedFile{}, l.vol.full(err, got.Size)
+			return namedFile{}, fmt.Errorf("%w: %w", errUnsynced, l.vol.full(err, got.Size))
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return want, namedFile{}, err
+		return namedFile{}, err
 	}
 	if !how.settled {
 		if err := l.settle(ctx); err != nil {
-			return want, namedFile{}, err
+			return namedFile{}, err
 		}
 	}
-	file, err := l.publish(ctx, t, got.Digest, how.deferred)
-	return got, file, err
+	return l.publish(ctx, t, got.Digest, how.deferred)
 }
+
+// errUnsynced: the disk did not take the bytes of a file that has no name yet. A second sync proves nothing.
+var errUnsynced = errors.New("the content could not be made durable")
 
 // fill writes rdr into t and checks that it is what want says.
 func (l *layout) fill(ctx context.Context, t *temp, want types.Descriptor, rdr io.Reader) (types.Descriptor, error) {
@@ -248,7 +257,9 @@ func (l *layout) publish(ctx context.Context, t *temp, d digest.Digest, deferred
 	if err != nil {
 		return namedFile{}, err
 	}
-	l.mem.setVerified(id, d)
+	if !t.unproven {
+		l.mem.setVerified(id, d)
+	}
 	if deferred || !l.o.durability.puts() {
 		return namedFile{name, id}, nil
 	}

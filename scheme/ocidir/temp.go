@@ -17,6 +17,8 @@ type temp struct {
 	f    *os.File
 	name string
 	done bool // it has its final name
+
+	unproven bool // its digest was not made of the bytes that are in it (see ingest)
 }
 
 // newTemp makes an empty file in ingest.

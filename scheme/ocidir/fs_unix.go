@@ -47,15 +47,6 @@ func tryShared(f *os.File) error {
 	}
 }
 
-// linkCount is how many names an open file has. Without any it was removed.
-func linkCount(f *os.File) (uint64, error) {
-	fi, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return uint64(fi.Sys().(*syscall.Stat_t).Nlink), nil //nolint:unconvert // it differs by system
-}
-
 func unlockFile(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }
 
 // syncDirFile: some network and FUSE file systems know no sync of a directory, which is not a failure of one.

@@ -53,15 +53,6 @@ func lockAs(f *os.File, flags uint32) error {
 	}
 }
 
-// linkCount is how many names an open file has. Without any it was removed.
-func linkCount(f *os.File) (uint64, error) {
-	var by windows.ByHandleFileInformation
-	if err := windows.GetFileInformationByHandle(windows.Handle(f.Fd()), &by); err != nil {
-		return 0, &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
-	}
-	return uint64(by.NumberOfLinks), nil
-}
-
 func unlockFile(f *os.File) error {
 	at := lockRange
 	return windows.UnlockFileEx(windows.Handle(f.Fd()), 0, 1, 0, &at)

@@ -47,7 +47,7 @@ func (o *OCIDir) Ingest(ctx context.Context, r ref.Ref, key string, opts ...sche
 		end()
 		return nil, failWrite(op, r, opt.Expected.Digest, err)
 	}
-	u := &upload{ctx: ctx, op: op, r: r, in: in, end: end}
+	u := &upload{ctx: ctx, r: r, in: in, end: end}
 	u.publish(true)
 	return u, nil
 }
@@ -75,7 +75,6 @@ func (l *layout) isLayout() bool {
 // upload is an open ingest in the hand of a caller.
 type upload struct {
 	ctx context.Context
-	op  string
 	r   ref.Ref
 	in  *ingest // nil when it is closed
 	end func()
@@ -114,8 +113,8 @@ func (u *upload) Digest() digest.Digest {
 // Token implements scheme.Upload: place and key suffice.
 func (u *upload) Token() string { return "" }
 
-func (u *upload) fail(err error) error {
-	return failWrite(u.op, u.r, u.status.Expected.Digest, err)
+func (u *upload) fail(op string, err error) error {
+	return failWrite("ingest "+op, u.r, u.status.Expected.Digest, err)
 }
 
 // usable reports why nothing can be written.
@@ -135,15 +134,15 @@ func (u *upload) usable() error {
 // Write implements scheme.Upload. What would be more than the size that was announced is not written at all.
 func (u *upload) Write(p []byte) (int, error) {
 	if err := u.usable(); err != nil {
-		return 0, u.fail(err)
+		return 0, u.fail("write", err)
 	}
 	if want := u.in.meta.Expected.descriptor(); types.SizeKnown(want) && int64(len(p)) > want.Size-u.in.size {
-		return 0, u.fail(fmt.Errorf("%w: more than the %d bytes that were announced", errs.ErrSizeMismatch, want.Size))
+		return 0, u.fail("write", fmt.Errorf("%w: more than the %d bytes that were announced", errs.ErrSizeMismatch, want.Size))
 	}
 	n, err := u.in.write(p)
 	u.publish(true)
 	if err != nil {
-		return n, u.fail(err)
+		return n, u.fail("write", err)
 	}
 	return n, nil
 }
@@ -151,13 +150,13 @@ func (u *upload) Write(p []byte) (int, error) {
 // Truncate implements scheme.Truncater. What stays is hashed again.
 func (u *upload) Truncate(ctx context.Context, size int64) error {
 	if err := u.usable(); err != nil {
-		return u.fail(err)
+		return u.fail("truncate", err)
 	}
 	if size < 0 || size > u.in.size {
-		return u.fail(fmt.Errorf("%w: %d bytes are there, and %d are to stay", errs.ErrRangeInvalid, u.in.size, size))
+		return u.fail("truncate", fmt.Errorf("%w: %d bytes are there, and %d are to stay", errs.ErrRangeInvalid, u.in.size, size))
 	}
 	if err := u.in.truncate(ctx, size); err != nil {
-		return u.fail(err)
+		return u.fail("truncate", err)
 	}
 	u.publish(true)
 	return nil
@@ -169,7 +168,7 @@ func (u *upload) Close() error {
 		return nil
 	}
 	if err := u.over(u.in.close(true)); err != nil {
-		return u.fail(err)
+		return u.fail("close", err)
 	}
 	return nil
 }
@@ -183,28 +182,28 @@ func (u *upload) over(err error) error {
 	return err
 }
 
-// Abort implements scheme.Upload.
-func (u *upload) Abort(ctx context.Context) error {
+// Abort implements scheme.Upload. It waits for nothing, so that it works when the context has ended.
+func (u *upload) Abort(context.Context) error {
 	if u.in == nil {
-		return u.fail(fs.ErrClosed)
+		return u.fail("abort", fs.ErrClosed)
 	}
 	if err := u.over(u.in.drop()); err != nil {
-		return u.fail(err)
+		return u.fail("abort", err)
 	}
-	return ctx.Err()
+	return nil
 }
 
 // Commit implements scheme.Upload.
 func (u *upload) Commit(ctx context.Context, want types.Descriptor, labels map[string]string) (types.Descriptor, error) {
 	if u.in == nil {
-		return types.Descriptor{}, u.fail(fs.ErrClosed)
+		return types.Descriptor{}, u.fail("commit", fs.ErrClosed)
 	}
 	got, err := u.in.commit(ctx, want, labels)
 	if u.over(nil); err != nil && !errors.Is(err, errs.ErrExists) {
 		got = types.Descriptor{}
 	}
 	if err != nil {
-		return got, failWrite(u.op, u.r, got.Digest, err)
+		return got, failWrite("ingest commit", u.r, got.Digest, err)
 	}
 	return got, nil
 }

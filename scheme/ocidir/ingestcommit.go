@@ -16,9 +16,12 @@ import (
 // commit makes the blob want of the ingest, which is over then: it became a blob, was removed since the blob is there
 // already, or is kept for another try.
 func (in *ingest) commit(ctx context.Context, want types.Descriptor, labels map[string]string) (types.Descriptor, error) {
-	got, err := in.prove(ctx, want)
+	got, err := want, ctx.Err()
 	if err == nil {
-		err = validIngestLabels(labels)
+		got, err = in.prove(ctx, want)
+	}
+	if err == nil {
+		err = validText(labels)
 	}
 	if err != nil {
 		return want, errors.Join(err, in.close(true))
@@ -28,20 +31,46 @@ func (in *ingest) commit(ctx context.Context, want types.Descriptor, labels map[
 		all = map[string]string{}
 	}
 	maps.Copy(all, labels)
-	there := false
-	if in.l.isLayout() {
-		if _, there, err = in.l.hit(ctx, got, false); err != nil {
-			return want, errors.Join(err, in.close(true))
-		}
-	}
-	if there {
-		return got, errors.Join(errs.ErrExists, in.drop())
-	}
-	err = in.finish(ctx, got, storing{})
+	err = in.become(ctx, got, all)
 	if !in.over {
+		if errors.Is(err, errs.ErrExists) {
+			return got, errors.Join(err, in.drop())
+		}
 		err = errors.Join(err, in.close(true))
 	}
 	return got, err
+}
+
+// become is finish for the first who has the blob: errs.ErrExists for the others. A damaged one is replaced. The labels
+// come when the blob is there: who dies in between leaves it without them.
+func (in *ingest) become(ctx context.Context, got types.Descriptor, labels map[string]string) error {
+	if in.l.isLayout() {
+		_, there, err := in.l.hit(ctx, got, false)
+		if err != nil {
+			return err
+		}
+		if there {
+			return errs.ErrExists
+		}
+	}
+	if err := in.finish(ctx, got, storing{}); err != nil {
+		return err
+	}
+	if !in.over { // somebody was faster
+		return errs.ErrExists
+	}
+	if len(labels) == 0 {
+		return nil
+	}
+	_, err := in.l.label(context.WithoutCancel(ctx), got.Digest, func(old map[string]string) map[string]string {
+		all := maps.Clone(old)
+		if all == nil {
+			all = map[string]string{}
+		}
+		maps.Copy(all, labels)
+		return all
+	})
+	return err
 }
 
 // prove checks that the bytes are what want says, and says what they are.
@@ -82,8 +111,8 @@ func (in *ingest) prove(ctx context.Context, want types.Descriptor) (types.Descr
 	return got, nil
 }
 
-// finish gives data, which is got, the blob's name, and removes what else the ingest has. When it fails before that the
-// ingest is still open; after that there is the blob, and the ingest is over.
+// finish gives data, which is got, the blob's name, and removes what else the ingest has. The ingest is over then. It is
+// still open when finish failed before that, and, without an error, when somebody else has stored the blob meanwhile.
 func (in *ingest) finish(ctx context.Context, got types.Descriptor, how storing) error {
 	if in.meta.Suspect {
 		return in.rewrite(ctx, got, how)
@@ -103,7 +132,8 @@ func (in *ingest) finish(ctx context.Context, got types.Descriptor, how storing)
 // rewrite is finish for data that could not be made durable: its bytes may be in memory only, where another sync would
 // report success. They are copied to a new file, and hashed on the way.
 func (in *ingest) rewrite(ctx context.Context, got types.Descriptor, how storing) error {
-	if _, _, err := in.l.store(ctx, got, io.NewSectionReader(in.data.f, 0, in.size), how); err != nil {
+	_, _, err := in.l.store(ctx, got, io.NewSectionReader(in.data.f, 0, in.size), how)
+	if err != nil {
 		return err
 	}
 	return in.drop()

@@ -69,7 +69,11 @@ func (in *ingest) open(ctx context.Context, key string, opt scheme.IngestOptions
 		return in.restart(ctx, newMeta(key, opt))
 	}
 	in.meta = meta
-	if meta.isOther(opt.Expected) {
+	id, err := identify(f)
+	if err != nil {
+		return err
+	}
+	if meta.isOther(opt.Expected, id.size) {
 		return in.restart(ctx, meta.anew(opt))
 	}
 	changed := meta.merge(opt)
@@ -178,10 +182,7 @@ func (in *ingest) write(p []byte) (int, error) {
 }
 
 // removed reports that somebody deleted data, who did not ask for the claim. It costs one look at an open file.
-func (in *ingest) removed() bool {
-	n, err := linkCount(in.data.f)
-	return err == nil && n == 0
-}
+func (in *ingest) removed() bool { return links(in.data.f) == 0 }
 
 // check is errs.ErrUploadUnknown when somebody deleted or replaced any file that makes the ingest this one's.
 func (in *ingest) check() error {
@@ -287,22 +288,18 @@ func (in *ingest) writeMeta(durable bool) error {
 	if err != nil {
 		return err
 	}
-	t, err := in.l.vol.newTemp()
+	t, err := in.l.writeTemp(text)
 	if err != nil {
-		return in.l.vol.full(err, int64(len(text)))
+		return err
 	}
 	defer t.discard()
-	_, err = t.Write(text)
-	if err == nil && durable {
+	if durable {
 		err = in.l.vol.sync(t.f, t.name)
 	}
 	if err == nil {
 		err = t.rename(join(in.claim.dir, ingestInfo))
 	}
-	if err != nil {
-		return in.l.vol.full(err, int64(len(text)))
-	}
-	return nil
+	return in.l.vol.full(err, int64(len(text)))
 }
 
 // readMeta reads the meta file of the ingest in dir. One that is absent, torn or not ours is errs.ErrCorrupt.
@@ -341,11 +338,12 @@ func newMeta(key string, opt scheme.IngestOptions) *ingestMeta {
 	return m
 }
 
-// isOther reports whether the ingest was begun for another blob than d. What one of both leaves open fits.
-func (m *ingestMeta) isOther(d types.Descriptor) bool {
+// isOther reports whether the ingest, which has size bytes, was begun for another blob than d, or has too much for it.
+// What one of both leaves open fits.
+func (m *ingestMeta) isOther(d types.Descriptor, size int64) bool {
 	e := m.Expected
 	return d.Digest != "" && e.Digest != "" && d.Digest != e.Digest ||
-		types.SizeKnown(d) && types.SizeKnown(e.descriptor()) && d.Size != e.Size
+		types.SizeKnown(d) && (types.SizeKnown(e.descriptor()) && d.Size != e.Size || size > d.Size)
 }
 
 // anew is what is said of an ingest that starts over.

@@ -239,11 +239,7 @@ func (v *volume) tryOwn(name string, create bool) (*os.File, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = errAgain
 	}
-	var links uint64
-	if err == nil {
-		links, err = linkCount(f)
-	}
-	if err == nil && links > 1 {
+	if err == nil && links(f) > 1 {
 		if err = v.remove(name); err == nil {
 			err = errAgain
 		}

@@ -128,7 +128,7 @@ func parseMeta(raw []byte, name string) (*ingestMeta, error) {
 
 // check reports what must not be in a meta file, whoever asks for it.
 func (m *ingestMeta) check() error {
-	if err := validKey(string(m.Key)); err != nil {
+	if err := scheme.ValidKey(string(m.Key)); err != nil {
 		return err
 	}
 	if m.Expected.Digest != "" {
@@ -144,26 +144,17 @@ func (m *ingestMeta) check() error {
 			return fmt.Errorf("%w: the %s of an ingest has more than %d bytes, or is no UTF-8", errs.ErrInvalid, what, scheme.MaxLabel)
 		}
 	}
-	return validIngestLabels(m.Labels)
+	return validText(m.Labels)
 }
 
-func validKey(key string) error {
-	if key == "" || len(key) > scheme.MaxKey {
-		return fmt.Errorf("%w: the key of an ingest has %d bytes, and not 1 to %d", errs.ErrInvalid, len(key), scheme.MaxKey)
-	}
-	return nil
-}
-
-func validIngestLabels(labels map[string]string) error {
+// validText is scheme.ValidLabels, and that they can be written as JSON without a change.
+func validText(labels map[string]string) error {
 	for k, v := range labels {
-		switch {
-		case len(k)+len(v) > scheme.MaxLabel:
-			return fmt.Errorf("%w: the label %.40q has more than %d bytes", errs.ErrInvalid, k, scheme.MaxLabel)
-		case !utf8.ValidString(k) || !utf8.ValidString(v):
-			return fmt.Errorf("%w: the label %.40q is no UTF-8", errs.ErrInvalid, k)
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			return fmt.Errorf("%w: the label %.64q is no UTF-8", errs.ErrInvalid, k)
 		}
 	}
-	return nil
+	return scheme.ValidLabels(labels)
 }
 
 // nameOfKey is the name of the directory of the ingest key.

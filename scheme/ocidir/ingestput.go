@@ -47,7 +47,6 @@ func mayResume(want types.Descriptor, rdr io.Reader) (blob.Source, bool) {
 func (l *layout) put(ctx context.Context, want types.Descriptor, src blob.Source, how storing) (types.Descriptor, error) {
 	in, err := l.openIngest(ctx, putKey+string(want.Digest), scheme.IngestOptions{Expected: want})
 	if errors.Is(err, errs.ErrLocked) || isReadOnly(err) { // or another user's
-		how.recheck = true
 		got, _, err := l.store(ctx, want, src, how)
 		return got, err
 	}
@@ -151,7 +150,9 @@ func (in *ingest) putDone(ctx context.Context, want types.Descriptor, verified b
 	}
 	err := in.finish(ctx, got, how)
 	switch {
-	case err == nil || in.over:
+	case in.over:
+	case err == nil: // somebody else stored it meanwhile
+		err = in.drop()
 	case ctx.Err() != nil:
 		err = errors.Join(err, in.close(false))
 	default: // the disk is full, or worse

@@ -39,7 +39,8 @@ type Harness struct {
 	Sibling func(r ref.Ref) ref.Ref
 
 	// Reopen returns a second API over what api, which New returned, stores, as another process would have: what one
-	// of them has acknowledged the other one sees. Leave it nil where there cannot be a second.
+	// of them has acknowledged the other one sees, and either may be closed before the other and more than once. Leave
+	// it nil where there cannot be a second.
 	Reopen func(t *testing.T, api scheme.API, r ref.Ref) scheme.API
 
 	// Lacks lists what the place cannot do. Everything is expected that is not listed.

@@ -40,7 +40,9 @@ var allCaps = []schemetest.Capability{
 	schemetest.Ingester, schemetest.IngestManager, schemetest.Truncater, schemetest.Leaser, schemetest.Collector,
 }
 
-var defects = []defect{
+var defects = slices.Concat(coreDefects, ingestDefects, knownDefects, collectDefects)
+
+var coreDefects = []defect{
 	{name: "head echoes the size", group: "Blob", rule: "never echoes", make: func(m *mem.Mem) scheme.API { return echo{m} }},
 	{name: "get without verification of size", group: "Blob", rule: "must be the blob's", make: func(m *mem.Mem) scheme.API { return anySize{m} }},
 	{name: "wrong content stored under its own digest", group: "BlobPut", rule: "stores nothing", make: func(m *mem.Mem) scheme.API { return keepsWrong{m} }},
@@ -85,6 +87,12 @@ func TestDefect(t *testing.T) {
 	schemetest.Run(t, schemetest.Harness{
 		New: func(*testing.T) (scheme.API, ref.Ref) {
 			return d.make(mem.New()), ref.MustParse("mem://test").WithRepo("repo")
+		},
+		Reopen: func(_ *testing.T, api scheme.API, _ ref.Ref) scheme.API {
+			if m, ok := api.(interface{ Share() *mem.Mem }); ok {
+				return d.make(m.Share())
+			}
+			return api
 		},
 		Lacks:        d.lacks,
 		Capabilities: caps,

@@ -13,6 +13,7 @@ import (
 const childEnv = "OCIDIR_TEST_CHILD"
 
 var children = map[string]func(args []string) error{
+	"index": childIndex,
 	"label": childLabels,
 }
 

@@ -181,7 +181,7 @@ func (l *layout) syncIndex(base *cached) error {
 
 // install puts the next index in the place of base. When it fails base is what everybody still sees.
 func (l *layout) install(lock *fileLock, base *cached, d *draft) error {
-	next := d.next.encode()
+	next := d.encode()
 	t, err := l.writeIndex(next.raw)
 	if err != nil {
 		return err

@@ -78,6 +78,9 @@ func (l *layout) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := l.vol.watchWrites(); err != nil {
+		return err
+	}
 	if err := l.vol.sweep(); err != nil {
 		return err
 	}
@@ -239,11 +242,14 @@ func (l *layout) syncWay() error {
 	return l.syncParents()
 }
 
-// syncParents is syncWay for what is above the layout.
+// syncParents makes durable the names of the directories on the way to the layout, and its own.
 func (l *layout) syncParents() error {
 	for path := l.path; filepath.Dir(path) != path; {
 		path = filepath.Dir(path)
 		f, err := os.Open(path)
+		if err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
 		if err != nil {
 			return nil // who may not read a directory has not made one in it that is new
 		}

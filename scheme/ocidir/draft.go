@@ -14,6 +14,7 @@ type draft struct {
 	base, next     *index
 	added, dropped []*entry
 	deleted        []digest.Digest // that were asked to be deleted, listed or not
+	verbatim       bool            // next is as it is to be written, and shared
 }
 
 // enter makes an entry known that is in entries.
@@ -31,8 +32,11 @@ func (d *draft) now() *index {
 }
 
 func (d *draft) edit() *index {
-	if d.next == nil {
+	switch {
+	case d.next == nil:
 		d.next = d.base.clone()
+	case d.verbatim:
+		d.next, d.verbatim = d.next.clone(), false
 	}
 	return d.next
 }

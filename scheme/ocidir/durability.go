@@ -1,5 +1,14 @@
 package ocidir
 
+import (
+	"context"
+
+	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/types/ref"
+)
+
+var _ scheme.Syncer = (*OCIDir)(nil)
+
 // Durability says what an acknowledged change survives. Every level survives the end of the process.
 type Durability int
 
@@ -25,3 +34,17 @@ func (d Durability) commits() bool { return d != None }
 
 // puts reports whether everything is.
 func (d Durability) puts() bool { return d == Full }
+
+// Sync implements scheme.Syncer, for what other processes wrote to the layout as well.
+func (o *OCIDir) Sync(ctx context.Context, r ref.Ref) error {
+	const op = "sync"
+	l, end, err := o.begin(ctx, op, r)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := l.flush(ctx); err != nil {
+		return failWrite(op, r, "", err)
+	}
+	return nil
+}

@@ -14,8 +14,16 @@ import (
 const canSyncFS = true
 
 func syncFS(f *os.File) error {
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return &fs.PathError{Op: "syncfs", Path: f.Name(), Err: err}
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var serr error
+	if err := c.Control(func(fd uintptr) { serr = unix.Syncfs(int(fd)) }); err != nil {
+		return err
+	}
+	if serr != nil {
+		return &fs.PathError{Op: "syncfs", Path: f.Name(), Err: serr}
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"sync"
 	"syscall"
 	"time"
 
@@ -17,6 +18,23 @@ import (
 type volume struct {
 	root *os.Root
 	hook hook
+
+	mu      sync.Mutex
+	watch   *os.File // open since before the first write: the system tells it of failures since then
+	refused bool     // a sync failed: from then on files are synced one by one, which tells whose data was lost
+
+	// together is held while the whole file system is synced: the system tells one caller only of a failure.
+	together sync.Mutex
+}
+
+func (v *volume) close() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	err := v.root.Close()
+	if v.watch != nil {
+		err = errors.Join(err, v.watch.Close())
+	}
+	return err
 }
 
 // hook is asked before each step that changes the disk; an error takes the step's place. It is nil outside of tests.
@@ -129,17 +147,47 @@ func (v *volume) syncDir(name string) error {
 	return syncDirFile(f)
 }
 
-// syncAll makes everything on the file system durable at once. Where there is no such call it is errors.ErrUnsupported.
-func (v *volume) syncAll() error {
-	if err := v.step(stepSyncFS, "."); err != nil {
-		return pretended(err)
+// watchWrites has failures noticed that the system meets when it writes by itself what was written from now on.
+func (v *volume) watchWrites() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.watch != nil || !canSyncFS {
+		return nil
 	}
 	f, err := v.root.Open(".")
-	if err != nil {
+	v.watch = f
+	return err
+}
+
+// syncAll makes everything on the file system durable at once. It is errors.ErrUnsupported where there is no such call,
+// and once a sync has failed: files are to be synced one by one then.
+func (v *volume) syncAll() error {
+	if err := v.watchWrites(); err != nil {
 		return err
 	}
-	defer f.Close()
-	return syncFS(f)
+	v.together.Lock()
+	defer v.together.Unlock()
+	v.mu.Lock()
+	refused, watch := v.refused || !canSyncFS, v.watch
+	v.mu.Unlock()
+	if refused {
+		return errors.ErrUnsupported
+	}
+	err := v.step(stepSyncFS, ".")
+	if err == nil {
+		err = syncFS(watch)
+	}
+	if err != nil {
+		v.distrust()
+	}
+	return err
+}
+
+// distrust ends the use of syncAll: after a failure it may report success for data that is lost.
+func (v *volume) distrust() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.refused = true
 }
 
 func (v *volume) rename(from, to string) error {

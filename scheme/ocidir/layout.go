@@ -49,6 +49,7 @@ type layout struct {
 	files   group[*temp]       // contents, before they get their name
 	dirs    group[string]      // names, after that
 	names   group[[]namedFile] // files that have their name but may not be durable
+	flushes group[struct{}]    // everything
 	labels  group[*labelling]
 }
 
@@ -70,6 +71,7 @@ func openLayout(o *OCIDir, path string) (*layout, error) {
 	l.files.run, l.files.detached = l.runFiles, true
 	l.dirs.run, l.dirs.detached = l.runDirs, true
 	l.names.run, l.names.detached = l.runNames, true
+	l.flushes.run, l.flushes.detached = l.runFlushes, true
 	return l, nil
 }
 
@@ -78,7 +80,7 @@ func (l *layout) close() error {
 	if c := l.cache.Swap(nil); c != nil {
 		all = append(all, c.close())
 	}
-	return errors.Join(append(all, l.vol.root.Close())...)
+	return errors.Join(append(all, l.vol.close())...)
 }
 
 // file names a file of the layout as a user would, in messages.

@@ -25,7 +25,7 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-// OCIDir is scheme.API, BlobOpener, BlobLister, BlobStater, Labeler, RepoLister and Closer over layouts. Several of them, in one process or
+// OCIDir is scheme.API, BlobOpener, BlobLister, BlobStater, Labeler, IndexStore, Syncer, RepoLister and Closer over layouts. Several of them, in one process or
 // in many, can write one layout at once.
 type OCIDir struct {
 	scheme.Unimplemented

@@ -31,13 +31,12 @@ type namedFile struct {
 // runFiles makes the contents of files durable that have no name yet.
 func (l *layout) runFiles(take func() []*call[*temp]) {
 	calls := take()
-	if canSyncFS && len(calls) >= manyFiles {
-		err := l.vol.syncAll()
+	if len(calls) >= manyFiles && l.vol.syncAll() == nil {
 		for _, c := range calls {
-			c.finish(err)
+			c.finish(nil)
 		}
 		return
-	}
+	} // else each file's own sync says whether it was that one which failed
 	parallel(calls, func(c *call[*temp]) error {
 		c.finish(l.vol.sync(c.arg.f, c.arg.name))
 		return nil
@@ -84,27 +83,16 @@ func (l *layout) syncNamed(files []namedFile) error {
 	ids := make([]fileID, 0, len(pending))
 	dirs := map[string]bool{blobsDir: true}
 	each := make([]namedFile, 0, len(pending))
+	suspect := false
 	for name, id := range pending {
-		if l.mem.isSuspect(id) {
-			return fmt.Errorf("%w: %s could not be made durable before; put it again", errs.ErrCorrupt, l.file(name))
-		}
+		suspect = suspect || l.mem.isSuspect(id)
 		ids, each, dirs[path.Dir(name)] = append(ids, id), append(each, namedFile{name, id}), true
 	}
-	if canSyncFS && len(pending) >= manyFiles {
-		if err := l.vol.syncAll(); err != nil {
-			return err
-		}
+	if len(pending) >= manyFiles && !suspect && l.vol.syncAll() == nil {
 		l.mem.setDurable(ids...)
 		return nil
 	}
-	err := parallel(each, func(f namedFile) error {
-		err := l.vol.syncName(f.name)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			l.mem.setSuspect(f.id)
-		}
-		return err
-	})
-	if err != nil {
+	if err := parallel(each, l.syncFile); err != nil {
 		return err
 	}
 	for dir := range dirs {
@@ -114,6 +102,24 @@ func (l *layout) syncNamed(files []namedFile) error {
 	}
 	l.mem.setDurable(ids...)
 	return nil
+}
+
+// syncFile makes the content of a file durable that has its name. One that could not be is not trusted any more: the
+// system may report the next sync of it as good.
+func (l *layout) syncFile(file namedFile) error {
+	if l.mem.isSuspect(file.id) {
+		return fmt.Errorf("%w: %s could not be made durable before; put it again", errs.ErrCorrupt, l.file(file.name))
+	}
+	f, err := l.vol.root.Open(file.name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err = l.vol.sync(f, file.name); err != nil {
+		l.mem.setSuspect(file.id)
+		l.vol.distrust()
+	}
+	return err
 }
 
 func parallel[T any](all []T, do func(T) error) error {
@@ -136,4 +142,61 @@ func (l *layout) durable(ctx context.Context, files ...namedFile) error {
 		}
 	}
 	return nil
+}
+
+// flush makes everything in the layout durable, whoever wrote it.
+func (l *layout) flush(ctx context.Context) error { return l.flushes.do(ctx, struct{}{}) }
+
+func (l *layout) runFlushes(take func() []*call[struct{}]) {
+	calls := take()
+	err := l.vol.syncAll()
+	if err != nil {
+		err = l.flushEach()
+	}
+	if err == nil {
+		err = l.syncParents()
+	}
+	for _, c := range calls {
+		c.finish(err)
+	}
+}
+
+// flushEach is for where the file system cannot be synced as a whole.
+func (l *layout) flushEach() error {
+	var files []namedFile
+	dirs := []string{"."}
+	visit := func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case absent(err):
+			return nil // renamed or removed meanwhile: what has its name now is looked at, or was put later
+		case err != nil:
+			return err
+		case e.IsDir():
+			dirs = append(dirs, name)
+		case e.Type().IsRegular():
+			id, err := l.vol.stat(name)
+			if err == nil && !l.mem.isDurable(id) {
+				files = append(files, namedFile{name, id})
+			}
+			if err != nil && !absent(err) {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, top := range []string{markerName, indexName, blobsDir, stateDir} {
+		if err := fs.WalkDir(l.vol.root.FS(), top, visit); err != nil {
+			return err
+		}
+	}
+	err := parallel(files, func(f namedFile) error {
+		if err := l.syncFile(f); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil // renamed or removed meanwhile
+	})
+	if err != nil {
+		return err
+	}
+	return parallel(dirs, l.vol.syncDir)
 }

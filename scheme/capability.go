@@ -23,9 +23,17 @@ type BlobOpener interface {
 	BlobOpen(ctx context.Context, r ref.Ref, d types.Descriptor) (blob.ReaderAt, error)
 }
 
+// BlobProver is a BlobOpener that knows which blobs it has checked already.
+type BlobProver interface {
+	// BlobProven reports whether BlobOpen answers for d without reading all of the blob first. It reads nothing itself.
+	// Who wants the whole blob may stream it with BlobGet otherwise, instead of waiting.
+	BlobProven(ctx context.Context, r ref.Ref, d types.Descriptor) bool
+}
+
 // Filer is implemented by a blob.ReaderAt, or a blob.Reader, whose content is a file as it is, for sendfile and
 // reflinks. The file belongs to the reader: it must not be closed, and is valid until the reader is. For a
-// blob.Reader, bytes read from the file are not verified.
+// blob.Reader, bytes read from the file are not verified. File answers false once the file is known to have changed
+// since it was checked: what was read of it before is as good as that answer.
 type Filer interface {
 	File() (*os.File, bool)
 }

@@ -32,6 +32,8 @@ func (v *readOnly) As(r ref.Ref, target any) bool {
 	switch t := target.(type) {
 	case *BlobOpener:
 		return only(v.base, r, t, func(c BlobOpener) BlobOpener { return struct{ BlobOpener }{c} })
+	case *BlobProver:
+		return only(v.base, r, t, func(c BlobProver) BlobProver { return struct{ BlobProver }{c} })
 	case *BlobLister:
 		return only(v.base, r, t, func(c BlobLister) BlobLister { return struct{ BlobLister }{c} })
 	case *BlobStater:

@@ -119,26 +119,57 @@ func (o *OCIDir) BlobOpen(ctx context.Context, r ref.Ref, d types.Descriptor) (b
 	if err := b.verify(ctx, d.Digest); err != nil {
 		return nil, errors.Join(fail(op, r, d.Digest, err), b.f.Close())
 	}
-	return &readerAt{f: b.f, ctx: ctx, size: b.id.size}, nil
+	return &readerAt{f: b.f, ctx: ctx, name: b.name, id: b.id, l: b.l}, nil
 }
 
-// readerAt is random access to a file that was verified.
+// BlobProven implements scheme.BlobProver.
+func (o *OCIDir) BlobProven(ctx context.Context, r ref.Ref, d types.Descriptor) bool {
+	name, err := blobPath(d.Digest)
+	if err != nil {
+		return false
+	}
+	l, end, err := o.begin(ctx, "blob open", r)
+	if err != nil {
+		return false
+	}
+	defer end()
+	id, err := l.vol.stat(name)
+	return err == nil && l.mem.isVerified(id, d.Digest)
+}
+
+// readerAt is random access to a file that was verified, for as long as nobody writes to it.
 type readerAt struct {
 	f    *os.File
 	ctx  context.Context
-	size int64
+	l    *layout // for its name only: it may be closed
+	name string
+	id   fileID
 }
 
 func (b *readerAt) ReadAt(p []byte, off int64) (int, error) {
 	if err := b.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return b.f.ReadAt(p, off)
+	n, err := b.f.ReadAt(p, off)
+	if same, serr := b.same(); serr == nil && !same {
+		return 0, b.l.damaged(b.name, errBeingWritten.Error())
+	}
+	return n, err
 }
 
-func (b *readerAt) Close() error           { return b.f.Close() }
-func (b *readerAt) Size() int64            { return b.size }
-func (b *readerAt) File() (*os.File, bool) { return b.f, true }
+// same reports whether the file still has the bytes that were verified.
+func (b *readerAt) same() (bool, error) {
+	id, err := identify(b.f)
+	return err == nil && id.sameBytes(b.id), err
+}
+
+func (b *readerAt) Close() error { return b.f.Close() }
+func (b *readerAt) Size() int64  { return b.id.size }
+
+func (b *readerAt) File() (*os.File, bool) {
+	same, _ := b.same()
+	return b.f, same
+}
 
 // BlobHead implements scheme.API.
 func (o *OCIDir) BlobHead(ctx context.Context, r ref.Ref, d types.Descriptor, _ ...scheme.BlobHeadOption) (types.Descriptor, error) {

@@ -19,6 +19,9 @@ import (
 // or its end, has proved to be good.
 const copyBuffer = 64 << 10
 
+// smallBlob is the size in bytes up to which a blob is checked before it is sent, and not while.
+const smallBlob = 4 << 20
+
 // blobHead answers HEAD of a blob.
 func (s *Server) blobHead(x *exchange) error {
 	d, err := s.api.BlobHead(x.r.Context(), x.ref, types.Descriptor{Digest: x.req.Digest})
@@ -52,6 +55,9 @@ func (s *Server) blobGet(x *exchange) error {
 	if err != nil {
 		return s.blobRangeError(x, d, err)
 	}
+	if !partial && s.slowToOpen(x, d) {
+		return s.blobStream(x, d)
+	}
 	ra, err := s.open(x, d)
 	if err != nil {
 		return err
@@ -72,16 +78,50 @@ func (s *Server) blobGet(x *exchange) error {
 	if err != nil || status == http.StatusNotModified {
 		return err
 	}
-	x.start(status, length)
 	if file == nil {
+		x.start(status, length)
 		_, err = io.CopyN(x.w, io.NewSectionReader(ra, offset, length), length)
 		return err
 	}
-	if _, err := file.Seek(offset, io.SeekStart); err != nil {
+	return x.sendFile(ra, file, offset, length, status)
+}
+
+// sendFile sends a part of a file, with what belongs before it. The end is held back until the file is known not to
+// have changed meanwhile: the client, who was promised a length, must not take wrong bytes for the blob.
+func (x *exchange) sendFile(ra blob.ReaderAt, file *os.File, offset, length int64, status int) error {
+	last := make([]byte, min(length, copyBuffer))
+	if begin := length - int64(len(last)); begin > 0 {
+		x.start(status, length)
+		if _, err := file.Seek(offset, io.SeekStart); err != nil {
+			return err
+		}
+		if _, err := io.CopyN(x.w, file, begin); err != nil {
+			return err
+		}
+	}
+	n, err := file.ReadAt(last, offset+length-int64(len(last)))
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	_, err = io.CopyN(x.w, file, length)
+	if fileOf(ra) == nil || n < len(last) {
+		return fmt.Errorf("%w: %s was changed while it was sent", errs.ErrCorrupt, file.Name())
+	}
+	if !x.begun {
+		x.start(status, length)
+	}
+	_, err = x.w.Write(last)
 	return err
+}
+
+// slowToOpen reports whether opening a blob would read all of it before the first byte is sent. Small ones are read all
+// the same, so that damage is answered with an error and not with a connection that ends.
+func (s *Server) slowToOpen(x *exchange, d types.Descriptor) bool {
+	var prover scheme.BlobProver
+	if !scheme.As(s.api, x.ref, &prover) || prover.BlobProven(x.r.Context(), x.ref, d) {
+		return false
+	}
+	d, err := s.api.BlobHead(x.r.Context(), x.ref, d)
+	return err == nil && d.Size > smallBlob
 }
 
 // open returns random access to a blob, or nil where the place has none.

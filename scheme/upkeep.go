@@ -93,6 +93,8 @@ type CollectReport struct {
 	Vanished []types.Descriptor // manifests kept because another tool dropped their entries (see ocidir)
 	Freed    int64              // bytes that became free: of files that no other layout shares
 	Clean    CleanReport
+	// ClockMoved: the clock was set within the grace period, so that ages say nothing and everything counted as young.
+	ClockMoved bool
 }
 
 // Garbage is a blob that nothing needs.

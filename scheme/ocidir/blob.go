@@ -36,7 +36,7 @@ func (o *OCIDir) openBlob(ctx context.Context, op string, r ref.Ref, d digest.Di
 	if err != nil {
 		return nil, err
 	}
-	f, id, err := l.vol.openFile(name)
+	f, id, err := l.openBlobFile(d, name)
 	if err != nil {
 		end()
 		return nil, failBlob(op, r, d, err)
@@ -183,11 +183,11 @@ func (o *OCIDir) BlobHead(ctx context.Context, r ref.Ref, d types.Descriptor, _ 
 		return types.Descriptor{}, err
 	}
 	defer end()
-	id, err := l.vol.stat(name)
+	id, err := l.statBlob(d.Digest, name)
 	if err == nil {
 		var fresh bool
 		if fresh, err = l.leases.look(d.Digest); fresh {
-			id, err = l.vol.stat(name) // what was seen before the lease may be gone
+			id, err = l.statBlob(d.Digest, name) // what was seen before the lease may be gone
 		}
 	}
 	if err != nil {

@@ -81,7 +81,7 @@ func (l *layout) prepare(ctx context.Context) error {
 	if err := l.vol.watchWrites(); err != nil {
 		return err
 	}
-	if err := l.vol.sweep(); err != nil {
+	if _, _, err := l.vol.sweep(); err != nil {
 		return err
 	}
 	if err := l.sweepIngests(ctx); err != nil {

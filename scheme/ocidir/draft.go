@@ -134,6 +134,30 @@ func (d *draft) removeDigest(dig digest.Digest) bool {
 	return true
 }
 
+// removeUntagged removes the entries of these digests that have no name.
+func (d *draft) removeUntagged(all map[digest.Digest]types.Descriptor) {
+	goes := func(e *entry) bool {
+		_, ok := all[e.digest]
+		return ok && e.isUntagged()
+	}
+	if !slices.ContainsFunc(d.now().entries, goes) {
+		return
+	}
+	d.edit()
+	d.next.entries = slices.DeleteFunc(d.next.entries, func(e *entry) bool {
+		if !goes(e) {
+			return false
+		}
+		d.drop(e)
+		return true
+	})
+	for dig := range all {
+		d.deleted = append(d.deleted, dig)
+	}
+	d.next.named = 0
+	d.next.link()
+}
+
 // same reports whether e already says what desc does.
 func (e *entry) same(desc types.Descriptor) bool {
 	return e.digest == desc.Digest && e.mediaType == desc.MediaType && e.size == desc.Size

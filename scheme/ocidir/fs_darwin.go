@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 )
 
 // canSyncFS: sync(2) of macOS does not wait. Sync of a file is F_FULLFSYNC.
@@ -23,3 +24,6 @@ func cloneFile(_, _ *os.File) error { return errors.ErrUnsupported }
 func renameNoReplace(*os.Root, string, string) error { return errors.ErrUnsupported }
 
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctimespec.Nano() }
+
+// bootTime: nothing is known of when the clock was set.
+func bootTime() (id string, since time.Duration) { return "", 0 }

@@ -5,7 +5,9 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +32,19 @@ func syncFS(f *os.File) error {
 
 func cloneFile(dst, src *os.File) error {
 	return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
+}
+
+// bootTime names this start of the system, and says how long ago it was, times of sleep included.
+func bootTime() (id string, since time.Duration) {
+	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", 0
+	}
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return "", 0
+	}
+	return strings.TrimSpace(string(raw)), time.Duration(ts.Nano())
 }
 
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctim.Nano() }

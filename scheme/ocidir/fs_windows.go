@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
@@ -153,3 +154,6 @@ func writable(dir string) bool {
 	fi, err := os.Stat(dir)
 	return err == nil && fi.IsDir()
 }
+
+// bootTime: nothing is known of when the clock was set.
+func bootTime() (id string, since time.Duration) { return "", 0 }

@@ -31,6 +31,7 @@ type OCIDir struct {
 	scheme.Unimplemented
 	durability Durability
 	hook       hook
+	clock      clock
 	mem        *memory
 
 	mu      sync.Mutex
@@ -50,6 +51,8 @@ var (
 	_ scheme.Labeler    = (*OCIDir)(nil)
 	_ scheme.RepoLister = (*OCIDir)(nil)
 	_ scheme.Leaser     = (*OCIDir)(nil)
+	_ scheme.Cleaner    = (*OCIDir)(nil)
+	_ scheme.Collector  = (*OCIDir)(nil)
 	_ scheme.Closer     = (*OCIDir)(nil)
 )
 
@@ -61,7 +64,7 @@ func withHook(h hook) Option { return func(o *OCIDir) { o.hook = h } }
 
 // New returns the places of the scheme "ocidir". It opens nothing yet.
 func New(opts ...Option) *OCIDir {
-	o := &OCIDir{mem: newMemory(), layouts: map[string]*layout{}, idle: list.New(), waiting: map[string]*graph{}, parked: map[string][]string{}, holds: map[*hold]struct{}{}}
+	o := &OCIDir{clock: systemClock, mem: newMemory(), layouts: map[string]*layout{}, idle: list.New(), waiting: map[string]*graph{}, parked: map[string][]string{}, holds: map[*hold]struct{}{}}
 	for _, opt := range opts {
 		opt(o)
 	}

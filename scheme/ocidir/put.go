@@ -134,7 +134,7 @@ func (l *layout) present(ctx context.Context, need []types.Descriptor) ([]namedF
 		if err != nil {
 			return nil, err
 		}
-		id, err := l.vol.stat(name)
+		id, err := l.statBlob(d.Digest, name)
 		there := err == nil
 		if err != nil && !absent(err) && !errors.Is(err, errs.ErrCorrupt) {
 			return nil, err

@@ -98,36 +98,42 @@ func (t *temp) discard() {
 	t.f.Close()
 }
 
-// sweep removes what dead writers left. A file whose lock can be had has no writer.
-func (v *volume) sweep() error {
-	dir, err := v.root.Open(ingestDir)
+// sweep removes what dead writers left, and says how many files and bytes that was. A file whose lock can be had has no
+// writer.
+func (v *volume) sweep() (files int, bytes int64, err error) {
+	names, err := v.names(ingestDir)
 	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	for _, n := range names {
 		if !strings.HasSuffix(n, tempSuffix) {
 			continue
 		}
-		if err := v.sweepFile(join(ingestDir, n)); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errLocked) {
-			return err
+		size, err := v.sweepFile(join(ingestDir, n))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errLocked) {
+			continue
 		}
+		if err != nil {
+			return files, bytes, err
+		}
+		files++
+		bytes += size
 	}
-	return nil
+	return files, bytes, nil
 }
 
-func (v *volume) sweepFile(name string) error {
+func (v *volume) sweepFile(name string) (size int64, err error) {
 	f, err := v.root.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer f.Close()
 	if err := lockFile(f, false); err != nil {
-		return err
+		return 0, err
 	}
-	return v.remove(name)
+	fi, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return fi.Size(), v.remove(name)
 }

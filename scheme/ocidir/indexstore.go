@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types"
@@ -39,6 +40,9 @@ func (o *OCIDir) IndexPut(ctx context.Context, r ref.Ref, old, next []byte) erro
 	ix, err := parseNext(next)
 	if err != nil {
 		return fail(op, r, "", err)
+	}
+	if err := o.refuseUnusable(ctx, op, r, ix); err != nil {
+		return err
 	}
 	if old != nil { // a compare makes nothing that is not there
 		_, end, err := o.begin(ctx, op, r)
@@ -87,6 +91,31 @@ func parseNext(raw []byte) (*index, error) {
 		return nil, fmt.Errorf("%w: it is no image index: %w", errs.ErrInvalid, err)
 	}
 	return ix, nil
+}
+
+// refuseUnusable refuses entries that name nothing, as their digest is none, but those that are there already: what
+// other tools wrote stays.
+func (o *OCIDir) refuseUnusable(ctx context.Context, op string, r ref.Ref, next *index) error {
+	usable := func(e *entry) bool { return e.digest != "" }
+	odd := slices.DeleteFunc(slices.Clone(next.entries), usable)
+	if len(odd) == 0 {
+		return nil
+	}
+	l, end, err := o.begin(ctx, op, r)
+	if err == nil {
+		defer end()
+		now, err := l.index(ctx)
+		if err != nil {
+			return failRead(op, r, "", err)
+		}
+		odd = without(odd, now.entries)
+	} else if !errors.Is(err, errs.ErrNotFound) {
+		return err
+	}
+	if len(odd) == 0 {
+		return nil
+	}
+	return fail(op, r, "", fmt.Errorf("%w: it is no image index: an entry has no valid digest: %.200s", errs.ErrInvalid, odd[0].raw))
 }
 
 // replaceIndex puts next in the place of old, or of whatever there is if that is nil.

@@ -97,6 +97,18 @@ func TestDocumentsThatAreNoIndexAreRefused(t *testing.T) {
 	if _, err := os.Stat(r.Root); err == nil {
 		t.Error("a refused index made a directory")
 	}
+	// what another tool wrote may be kept, and not be added
+	putBlob(t, o, r, []byte("first"))
+	odd := `{"mediaType":"a/b","digest":"md5:0","size":1}`
+	if err := os.WriteFile(filepath.Join(r.Root, indexName), []byte(indexJSON(odd)), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.IndexPut(t.Context(), r, nil, []byte(indexJSON(entryJSON("a", "v1"), odd))); err != nil {
+		t.Error(err)
+	}
+	if err := o.IndexPut(t.Context(), r, nil, []byte(indexJSON(odd, odd))); !errors.Is(err, errs.ErrInvalid) {
+		t.Errorf("an entry without a digest was added: %v", err)
+	}
 }
 
 // A damaged index.json is not replaced, whatever one compares with: somebody may still rescue it.

@@ -18,6 +18,7 @@ func TestContract(t *testing.T) {
 				Reopen: func(t *testing.T, _ scheme.API, _ ref.Ref) scheme.API { return open(t, opts...) },
 				Capabilities: []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder,
 					schemetest.BlobStater, schemetest.Labeler, schemetest.Leaser, schemetest.Collector, schemetest.Cleaner,
+					schemetest.IndexStore, schemetest.Syncer,
 					schemetest.Ingester, schemetest.Truncater, schemetest.IngestManager},
 				Steps: steps,
 			})

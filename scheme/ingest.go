@@ -87,6 +87,13 @@ type Truncater interface {
 	Truncate(ctx context.Context, size int64) error
 }
 
+// Flusher is implemented by an Upload that can make durable what was written without being closed.
+type Flusher interface {
+	// Flush returns when what was written survives a power loss, as far as the place can promise. Errors: those of
+	// Close; the Upload stays open.
+	Flush(ctx context.Context) error
+}
+
 // IngestManager looks after ingests, those of other processes included.
 type IngestManager interface {
 	// IngestStat describes one ingest. Errors: ErrUploadUnknown.

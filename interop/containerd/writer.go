@@ -149,14 +149,11 @@ func (w *writer) Sync() error {
 	if w.up == nil {
 		return w.fail("sync", w.why)
 	}
-	if s, ok := w.up.(interface{ Sync() error }); ok {
-		return classify(s.Sync())
+	f, ok := w.up.(scheme.Flusher)
+	if !ok {
+		return nil // nothing reaches a disk before Commit
 	}
-	var syncer scheme.Syncer
-	if !scheme.As(w.s.api, w.s.r, &syncer) {
-		return nil // nothing here reaches a disk
-	}
-	return classify(syncer.Sync(context.Background(), w.s.r))
+	return classify(f.Flush(context.Background()))
 }
 
 func applyAll(info *content.Info, opts []content.Opt) error {

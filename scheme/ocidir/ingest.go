@@ -26,6 +26,7 @@ var (
 	_ scheme.Ingester  = (*OCIDir)(nil)
 	_ scheme.Upload    = (*upload)(nil)
 	_ scheme.Truncater = (*upload)(nil)
+	_ scheme.Flusher   = (*upload)(nil)
 )
 
 // Ingest implements scheme.Ingester. The directory is made if need be; it becomes a layout with Commit.
@@ -159,6 +160,21 @@ func (u *upload) Truncate(ctx context.Context, size int64) error {
 		return u.fail("truncate", err)
 	}
 	u.publish(true)
+	return nil
+}
+
+// Flush implements scheme.Flusher.
+func (u *upload) Flush(ctx context.Context) error {
+	err := ctx.Err()
+	if err == nil {
+		err = u.usable()
+	}
+	if err == nil {
+		err = u.in.flush()
+	}
+	if err != nil {
+		return u.fail("flush", err)
+	}
 	return nil
 }
 

@@ -227,6 +227,20 @@ func (in *ingest) close(durable bool) error {
 	return in.syncWay()
 }
 
+// flush is what close does, for an ingest that stays open: who asks for it wants more than the level Commit gives.
+func (in *ingest) flush() error {
+	if err := in.check(); err != nil {
+		return err
+	}
+	if !in.l.o.durability.commits() {
+		return nil
+	}
+	if err := in.save(true); err != nil {
+		return err
+	}
+	return in.syncWay()
+}
+
 // save writes meta for who comes next. A hash that is stored is one of bytes that are on the disk.
 func (in *ingest) save(durable bool) error {
 	in.meta.Hash = nil

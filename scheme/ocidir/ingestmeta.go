@@ -49,7 +49,7 @@ func (e ingestExpected) descriptor() types.Descriptor {
 	return types.Descriptor{MediaType: e.MediaType, Digest: e.Digest, Size: e.Size}
 }
 
-// hashState is a hash of all of data, as it was when it was durable and the ingest was closed. It fits as long as the
+// hashState is a hash of all of data, as it was when it was durable and the ingest was closed or flushed. It fits as long as the
 // file is the one that is described here; a program that changed it meanwhile changed that, too.
 type hashState struct {
 	Algorithm digest.Algorithm `json:"algorithm"`

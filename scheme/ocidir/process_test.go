@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if args := os.Getenv(ingestEnv); args != "" {
+		os.Exit(ingestMain(args))
+	}
 	if plan := os.Getenv(faultEnv); plan != "" {
 		os.Exit(faultMain(plan))
 	}

@@ -42,6 +42,13 @@ func TestContractThroughMux(t *testing.T) {
 			other := mem.New()
 			return scheme.NewMux(map[string]scheme.API{"mem": mem.New(), "other": other}), ref.MustParse("mem://test").WithRepo("repo")
 		},
+		Reopen: func(t *testing.T, api scheme.API, r ref.Ref) scheme.API {
+			var shared interface{ Share() *mem.Mem }
+			if !scheme.As(api, r, &shared) {
+				t.Fatal("the Mux does not show what the API can do beyond the known capabilities")
+			}
+			return scheme.NewMux(map[string]scheme.API{"mem": shared.Share()})
+		},
 		Capabilities: capabilities,
 		Steps:        3,
 	})

@@ -160,7 +160,7 @@ type Checker interface {
 // CheckReport says how much was checked.
 type CheckReport struct {
 	Manifests int
-	Blobs     int   // blobs that are no manifests
+	Blobs     int   // blobs that are no manifests; with WithDeep those that nothing needs, too
 	Bytes     int64 // that were read and hashed
 	Unneeded  int   // blobs that nothing needs; those are checked as well with WithDeep
 	Sparse    int   // manifests that an index lists and that were left out when it was put, which is no problem

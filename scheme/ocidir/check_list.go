@@ -118,7 +118,13 @@ func (c *checker) unneeded(ctx context.Context, d digest.Digest) error {
 	case scheme.ProblemNoFile:
 		return c.note(scheme.ProblemForeign, mustPath(d), d, "it is no file, and nothing needs a blob of that name")
 	}
-	c.checked(blob.Info{Digest: d, Size: f.id.size}, func(r *scheme.CheckReport) { r.Unneeded++; r.Bytes += f.read })
+	c.checked(blob.Info{Digest: d, Size: f.id.size}, func(r *scheme.CheckReport) {
+		r.Unneeded++
+		r.Bytes += f.read
+		if c.opt.Deep {
+			r.Blobs++
+		}
+	})
 	if f.kind == "" {
 		return nil
 	}

@@ -69,10 +69,10 @@ func (n *net) named(i int32, mediaType string, asManifest bool) {
 	}
 }
 
-// root notes an entry of index.json.
+// root notes an entry of index.json. Whatever has one is a manifest, but some tools list layers there.
 func (n *net) root(e *entry) {
 	i := n.item(e.digest, e.mediaType)
-	n.named(i, e.mediaType, e.mediaType == "" || types.IsManifest(e.mediaType))
+	n.named(i, e.mediaType, e.mediaType == "" || types.IsManifest(e.mediaType) || e.size <= types.MaxManifestSize)
 	n.items[i].roots = append(n.items[i].roots, e)
 }
 

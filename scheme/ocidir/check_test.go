@@ -87,7 +87,7 @@ func TestCheckOfAGoodLayout(t *testing.T) {
 			size += int64(len(b))
 		}
 	}
-	want.Bytes = size + int64(len("nobody needs this"))
+	want.Bytes, want.Blobs = size+int64(len("nobody needs this")), 10
 	if diff := cmp.Diff(want, rep); diff != "" {
 		t.Errorf("deep (-want +got):\n%s", diff)
 	}

@@ -8,6 +8,25 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
+// capabilities are all there are.
+var capabilities = []schemetest.Capability{
+	schemetest.BlobOpener,
+	schemetest.BlobLister,
+	schemetest.RepoLister,
+	schemetest.BlobFinder,
+	schemetest.BlobStater,
+	schemetest.Labeler,
+	schemetest.Ingester,
+	schemetest.Truncater,
+	schemetest.IngestManager,
+	schemetest.IndexStore,
+	schemetest.Leaser,
+	schemetest.Syncer,
+	schemetest.Cleaner,
+	schemetest.Collector,
+	schemetest.Checker,
+}
+
 func TestContract(t *testing.T) {
 	run := func(where func(dir string) ref.Ref, steps int, opts ...Option) func(t *testing.T) {
 		return func(t *testing.T) {
@@ -15,12 +34,9 @@ func TestContract(t *testing.T) {
 				New: func(t *testing.T) (scheme.API, ref.Ref) {
 					return open(t, opts...), where(t.TempDir())
 				},
-				Reopen: func(t *testing.T, _ scheme.API, _ ref.Ref) scheme.API { return open(t, opts...) },
-				Capabilities: []schemetest.Capability{schemetest.BlobOpener, schemetest.BlobLister, schemetest.RepoLister, schemetest.BlobFinder,
-					schemetest.BlobStater, schemetest.Labeler, schemetest.Leaser, schemetest.Collector, schemetest.Cleaner,
-					schemetest.IndexStore, schemetest.Syncer,
-					schemetest.Ingester, schemetest.Truncater, schemetest.IngestManager},
-				Steps: steps,
+				Reopen:       func(t *testing.T, _ scheme.API, _ ref.Ref) scheme.API { return open(t, opts...) },
+				Capabilities: capabilities,
+				Steps:        steps,
 			})
 		}
 	}

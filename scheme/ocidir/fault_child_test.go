@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,7 +33,7 @@ type faultPlan struct {
 	Mount    string   // power: the file system that loses it
 	Flag     int      // power: what becomes of the journal (see powerOff)
 	Swallow  string   // a pattern of steps ("sync NAME") that claim success and do nothing
-	StopAt   string   // a pattern of steps before the first of which the process stops itself
+	StopAt   int64    // from this step on it stops itself before the first that it has no lock at; 0 is never
 	Tolerate bool     // operations may fail; their script ends there
 	Check    bool     // do not run it, but compare Dir with the acknowledgements in Acks
 }
@@ -145,22 +147,17 @@ type saboteur struct {
 	at      int64
 	die     func()
 	swallow *regexp.Regexp
-	stopAt  *regexp.Regexp
+	stopAt  int64
+	dir     string
 	stopped sync.Once
 	acks    io.Writer
 }
 
 func (p *faultPlan) hook(acks io.Writer) (*saboteur, error) {
-	h := &saboteur{at: p.At, acks: acks}
-	for _, pat := range []struct {
-		to   **regexp.Regexp
-		text string
-	}{{&h.swallow, p.Swallow}, {&h.stopAt, p.StopAt}} {
-		if pat.text == "" {
-			continue
-		}
+	h := &saboteur{at: p.At, stopAt: p.StopAt, dir: p.Dir, acks: acks}
+	if p.Swallow != "" {
 		var err error
-		if *pat.to, err = regexp.Compile(pat.text); err != nil {
+		if h.swallow, err = regexp.Compile(p.Swallow); err != nil {
 			return nil, err
 		}
 	}
@@ -193,11 +190,11 @@ func killSelf() {
 }
 
 func (h *saboteur) hook(step, name string) error {
-	if h.taken.Add(1) == h.at && h.die != nil {
+	n := h.taken.Add(1)
+	if n == h.at && h.die != nil {
 		h.die()
 	}
-	what := step + " " + name
-	if h.stopAt != nil && h.stopAt.MatchString(what) {
+	if h.stopAt > 0 && n >= h.stopAt && unlocked(h.dir) {
 		h.stopped.Do(func() {
 			fmt.Fprintln(h.acks, "stopped")
 			if err := stopSelf(); err != nil {
@@ -206,10 +203,46 @@ func (h *saboteur) hook(step, name string) error {
 			}
 		})
 	}
-	if h.swallow != nil && h.swallow.MatchString(what) {
+	if h.swallow != nil && h.swallow.MatchString(step+" "+name) {
 		return errPretend
 	}
 	return nil
+}
+
+// unlocked reports whether nobody has the lock of any layout in dir.
+func unlocked(dir string) bool {
+	locks, err := filepath.Glob(filepath.Join(dir, "*", lockName))
+	for _, path := range locks {
+		f, oerr := os.OpenFile(path, os.O_RDWR, 0)
+		if oerr == nil {
+			oerr = lockFile(f, false)
+			f.Close()
+		}
+		err = errors.Join(err, oerr)
+	}
+	return err == nil
+}
+
+// watched is output in which a line is waited for.
+type watched struct {
+	mu   sync.Mutex
+	text strings.Builder
+	line string
+	seen chan struct{} // closed once the line was there
+	done bool
+}
+
+func newWatched(line string) *watched { return &watched{line: line, seen: make(chan struct{})} }
+
+func (w *watched) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.text.Write(p)
+	if !w.done && slices.Contains(strings.Split(w.text.String(), "\n"), w.line) {
+		w.done = true
+		close(w.seen)
+	}
+	return len(p), nil
 }
 
 // outcome is what a process that ran the workload told.

@@ -90,3 +90,64 @@ func TestPowerLossSeesAMissingSync(t *testing.T) {
 		})
 	}
 }
+
+// TestPowerLossAfterAStoppedWriter: A is stopped at some step, such as between the rename of a blob and the sync of its
+// name; B does the same work, finds what A has done, and commits. What B acknowledged survives the power loss.
+func TestPowerLossAfterAStoppedWriter(t *testing.T) {
+	needFaults(t)
+	for _, kind := range slices.Sorted(maps.Keys(faultDisks)) {
+		t.Run(kind, func(t *testing.T) {
+			d := newFaultDisk(t, kind)
+			p := faultPlan{Dir: filepath.Join(d.mnt, "tree"), Scripts: []string{"images", "mounts", "dedup"}}
+			total := runFault(t, p).steps
+			d.empty()
+			stops := 0
+			for n := int64(1); n <= total && !t.Failed(); n += faultStride(t, 9) {
+				if d.stopped(p, n, logKept+int(n%2)) {
+					stops++
+				}
+			}
+			if stops < 10 {
+				t.Errorf("A was stopped %d times only", stops)
+			}
+			t.Logf("A was stopped %d times in %d steps", stops, total)
+		})
+	}
+}
+
+// stopped runs A until it stops at step n or, if it has a lock then, at the first after it without; then B. It reports
+// whether A was stopped.
+func (d *faultDisk) stopped(p faultPlan, n int64, flag int) bool {
+	t := d.t
+	a := p
+	a.StopAt = n
+	out := newWatched("stopped")
+	cmd := startFault(t, a, out)
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it is killed, or came to its end
+		close(ended)
+	}()
+	stopped := false
+	select {
+	case <-out.seen:
+		stopped = true
+	case <-ended:
+	}
+	acked := runFault(t, p).acked
+	if err := powerOff(d.mnt, flag); err != nil {
+		t.Fatal(err)
+	}
+	if stopped {
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-ended
+	}
+	d.powerOn()
+	for _, w := range inspect(t.Context(), p.Dir, acked, disaster{power: true}) {
+		t.Errorf("A was stopped at step %d (%v), journal %d, B had %v acknowledged: %s", n, stopped, flag, acked, w)
+	}
+	d.empty()
+	return stopped
+}

@@ -38,7 +38,7 @@ func TestProcessKilledAtEveryStep(t *testing.T) {
 				t.Fatalf("the workload has only %d steps: they do not go through the volume", total)
 			}
 			t.Logf("the workload has %d steps", total)
-			for n := int64(1); n <= total; n += faultStride(t, 41) {
+			for n := int64(1); n <= total; n += faultStride(t, 97) {
 				dir := filepath.Join(t.TempDir(), "tree")
 				got := runFault(t, faultPlan{Dir: dir, Parallel: parallel, At: n, How: "kill"})
 				for _, w := range inspect(t.Context(), dir, got.acked, disaster{}) {

@@ -355,7 +355,11 @@ func (ex *examiner) laterWriter() {
 			continue
 		}
 		r := place(ex.dir).WithRepo(repo)
-		if err := it.Push(ex.ctx, o, r.WithTag("later")); err != nil {
+		err := it.Push(ex.ctx, o, r.WithTag("later"))
+		if errors.Is(err, errs.ErrCorrupt) && ex.d.power && !ex.ours[repo] {
+			continue // an index.json that a writer made who syncs nothing
+		}
+		if err != nil {
 			ex.say("%s: a later push: %v", repo, err)
 			continue
 		}
@@ -382,8 +386,20 @@ func (ex *examiner) laterWriter() {
 	}
 }
 
-// clean expects no leftover of the writers that died.
+// clean expects no leftover of the writers that died, and, as nobody else wrote, no entry that somebody dropped.
 func (ex *examiner) clean(repo string) {
+	l, err := openLayout(New(), filepath.Join(ex.dir, filepath.FromSlash(repo)))
+	if err != nil {
+		ex.say("%s: %v", repo, err)
+		return
+	}
+	defer l.close()
+	if gone, err := l.vanished(ex.ctx); err != nil || len(gone) > 0 && !ex.d.power {
+		ex.say("%s: nobody else wrote, and vanished are %v, %v", repo, gone, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(l.path, swapPrefix+"*")); err != nil || len(left) > 0 {
+		ex.say("%s: a later writer left %q, %v", repo, left, err)
+	}
 	left, err := filepath.Glob(filepath.Join(ex.dir, filepath.FromSlash(repo), ingestDir, "*"+tempSuffix))
 	if err != nil || len(left) > 0 {
 		ex.say("%s: a later writer left %q, %v", repo, left, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +16,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // faultEnv makes the test binary run the workload, and meet what its value, a faultPlan in JSON, says. It makes it a
@@ -209,17 +212,19 @@ func (h *saboteur) hook(step, name string) error {
 	return nil
 }
 
-// unlocked reports whether nobody has the lock of any layout in dir.
+// unlocked reports whether nobody has a lock in dir that others wait for.
 func unlocked(dir string) bool {
-	locks, err := filepath.Glob(filepath.Join(dir, "*", lockName))
-	for _, path := range locks {
-		f, oerr := os.OpenFile(path, os.O_RDWR, 0)
-		if oerr == nil {
-			oerr = lockFile(f, false)
-			f.Close()
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || filepath.Base(filepath.Dir(path)) != stateDir || !strings.HasSuffix(e.Name(), "lock") {
+			return err
 		}
-		err = errors.Join(err, oerr)
-	}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return lockFile(f, false)
+	})
 	return err == nil
 }
 
@@ -281,12 +286,20 @@ func startFault(t testing.TB, p faultPlan, out io.Writer) *exec.Cmd {
 	return cmd
 }
 
+// stall is how long a workload of a second may take before it is given up.
+const stall = 2 * time.Minute
+
 // runFault runs a process with a plan to its end, and expects it to die exactly if it did not come to its end.
 func runFault(t testing.TB, p faultPlan) outcome {
 	t.Helper()
 	var out strings.Builder
 	cmd := startFault(t, p, &out)
+	stalled := time.AfterFunc(stall, func() {
+		t.Errorf("the workload hangs: %+v", p)
+		_ = cmd.Process.Signal(syscall.SIGABRT) // it prints where, and dies
+	})
 	err := cmd.Wait()
+	stalled.Stop()
 	got := parseAcks(out.String())
 	switch {
 	case err == nil && got.steps == 0:

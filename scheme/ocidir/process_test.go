@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -12,15 +13,18 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ocisync/ocisync/scheme/schemetest"
 	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/ref"
 )
 
 // The environment that makes the test binary a writer: it puts tags into a layout, and prints each when it was
@@ -29,6 +33,7 @@ const (
 	writerDir   = "OCIDIR_TEST_WRITER"
 	writerName  = "OCIDIR_TEST_NAME"
 	writerCount = "OCIDIR_TEST_COUNT"
+	writerCrowd = "OCIDIR_TEST_CROWD" // writers at once; it then waits for its standard input to end, and prints no tags
 )
 
 func TestMain(m *testing.M) {
@@ -55,6 +60,9 @@ func write(dir, name, count string) error {
 	}
 	o, r := New(), place(dir)
 	defer o.Close()
+	if crowd := os.Getenv(writerCrowd); crowd != "" {
+		return writeAtOnce(o, r, name, n, crowd)
+	}
 	for i := range n {
 		tag := fmt.Sprintf("%s-%d", name, i)
 		if err := schemetest.Opaque(tag).Push(context.Background(), o, r.WithTag(tag)); err != nil {
@@ -63,6 +71,85 @@ func write(dir, name, count string) error {
 		fmt.Println(tag)
 	}
 	return nil
+}
+
+// writeAtOnce puts n tags by several writers, once the process that started this one says so.
+func writeAtOnce(o *OCIDir, r ref.Ref, name string, n int, crowd string) error {
+	writers, err := strconv.Atoi(crowd)
+	if err != nil {
+		return err
+	}
+	if _, err := o.TagList(context.Background(), r); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return err
+	}
+	var next atomic.Int64
+	var g errgroup.Group
+	for range writers {
+		g.Go(func() error {
+			for i := next.Add(1); i <= int64(n); i = next.Add(1) {
+				tag := fmt.Sprintf("%s-%d", name, i)
+				if err := schemetest.Opaque(tag).Push(context.Background(), o, r.WithTag(tag)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// crowd is processes of several writers each that wait to be told to write.
+type crowd struct {
+	t    testing.TB
+	all  []*exec.Cmd
+	gate []io.Closer
+}
+
+// startCrowd starts processes, and returns when all have read the layout.
+func startCrowd(t testing.TB, dir string, processes, writers, count int) *crowd {
+	t.Helper()
+	c := &crowd{t: t}
+	for p := range processes {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), writerDir+"="+dir, fmt.Sprint(writerName, "=p", p, "-", count),
+			fmt.Sprint(writerCount, "=", count), fmt.Sprint(writerCrowd, "=", writers))
+		cmd.Stderr = os.Stderr
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		c.all, c.gate = append(c.all, cmd), append(c.gate, in)
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			t.Fatal("a writer did not get ready:", err)
+		}
+	}
+	return c
+}
+
+// run lets all write, and returns when they are done.
+func (c *crowd) run() {
+	c.t.Helper()
+	for _, in := range c.gate {
+		if err := in.Close(); err != nil {
+			c.t.Error(err)
+		}
+	}
+	for _, cmd := range c.all {
+		if err := cmd.Wait(); err != nil {
+			c.t.Error(err)
+		}
+	}
 }
 
 // startWriter starts a process that writes, and sends the tags that it acknowledges.

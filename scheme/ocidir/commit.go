@@ -150,13 +150,10 @@ func (l *layout) try(ctx context.Context, lock *fileLock, calls []*call[*change]
 		}
 		needed = append(needed, files...)
 	}
-	if err := l.syncNamed(needed); err != nil {
-		return err
-	}
-	if d.next == nil {
+	if d.next != nil {
+		err = l.install(lock, base, d, needed)
+	} else if err = l.syncNamed(needed, nil); err == nil {
 		err = l.syncIndex(base)
-	} else {
-		err = l.install(lock, base, d)
 	}
 	if err != nil {
 		return err
@@ -179,8 +176,9 @@ func (l *layout) syncIndex(base *cached) error {
 	return nil
 }
 
-// install puts the next index in the place of base. When it fails base is what everybody still sees.
-func (l *layout) install(lock *fileLock, base *cached, d *draft) error {
+// install puts the next index in the place of base, once needed is durable. When it fails base is what everybody still
+// sees. It waits for the disk twice: for everything that the new index is and needs, and for its name.
+func (l *layout) install(lock *fileLock, base *cached, d *draft, needed []namedFile) error {
 	next := d.encode()
 	t, err := l.writeIndex(next.raw)
 	if err != nil {
@@ -192,6 +190,9 @@ func (l *layout) install(lock *fileLock, base *cached, d *draft) error {
 			t.discard()
 		}
 	}()
+	if err := l.syncNamed(needed, t); err != nil {
+		return l.vol.full(err, int64(len(next.raw)))
+	}
 	if ours, err := lock.valid(); err != nil || !ours {
 		return errors.Join(err, errLockLost)
 	}
@@ -239,17 +240,13 @@ func (l *layout) overwrite(base *cached, t *temp) error {
 	return nil
 }
 
-// writeIndex makes a file of raw that only lacks its name.
+// writeIndex makes a file of raw. It is not durable yet.
 func (l *layout) writeIndex(raw []byte) (*temp, error) {
 	t, err := l.vol.newTemp()
 	if err != nil {
 		return nil, l.vol.full(err, int64(len(raw)))
 	}
-	_, err = t.Write(raw)
-	if err == nil && l.o.durability.commits() {
-		err = l.vol.sync(t.f, t.name)
-	}
-	if err != nil {
+	if _, err = t.Write(raw); err != nil {
 		t.discard()
 		return nil, l.vol.full(err, int64(len(raw)))
 	}
@@ -262,6 +259,9 @@ func (l *layout) rollBack(base *cached, cause error) error {
 	t, err := l.writeIndex(base.ix.raw)
 	if err == nil {
 		defer t.discard()
+		err = l.vol.sync(t.f, t.name)
+	}
+	if err == nil {
 		err = t.rename(indexName)
 	}
 	if err != nil {

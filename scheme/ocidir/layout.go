@@ -41,6 +41,7 @@ type layout struct {
 	journal journal     // what roots says; for who has the lock
 	hasty   bool        // who has index.json open for writing is not waited for any more; for who has the lock
 
+	anchored  sync.Map    // the directories in blobs whose names are durable
 	prepared  atomic.Bool // leftovers were removed
 	settled   atomic.Bool // the directories are complete and durable
 	reachable atomic.Bool // the way to the directory is durable

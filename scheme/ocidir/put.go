@@ -190,7 +190,7 @@ func (p *put) commit(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := l.durable(ctx, append(reached, file)...); err != nil {
+		if err := l.durable(ctx, p.early(append(reached, file))...); err != nil {
 			return err
 		}
 	}
@@ -204,6 +204,31 @@ func (p *put) commit(ctx context.Context) error {
 	l.graph.add(p.m)
 	l.graph.adopt(p.view)
 	return nil
+}
+
+// early returns what of all is made durable before the lock is there: what is not looked at again under it, and everything
+// if it is much, as others would wait. The rest becomes durable with the index, and with what the others of its group put.
+func (p *put) early(all []namedFile) []namedFile {
+	late := map[string]bool{}
+	for _, d := range append(p.need, p.m.Descriptor()) {
+		if name, err := blobPath(d.Digest); err == nil {
+			late[name] = true
+		}
+	}
+	var early []namedFile
+	size := int64(0)
+	for _, f := range all {
+		if p.l.mem.isDurable(f.id) {
+			continue
+		}
+		if size += f.id.size; !late[f.name] {
+			early = append(early, f)
+		}
+	}
+	if size >= largeFile {
+		return all
+	}
+	return early
 }
 
 // apply is what happens under the lock: whatever was deleted since it was looked for is noticed here.

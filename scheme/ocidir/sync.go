@@ -63,44 +63,67 @@ func (l *layout) runNames(take func() []*call[[]namedFile]) {
 	for _, c := range calls {
 		all = append(all, c.arg...)
 	}
-	err := l.syncNamed(all)
+	err := l.syncNamed(all, nil)
 	for _, c := range calls {
 		c.finish(err)
 	}
 }
 
-// syncNamed makes files and their names durable, whoever wrote them.
-func (l *layout) syncNamed(files []namedFile) error {
+// syncNamed makes files and their names durable, whoever wrote them, and with them the bytes of t, unless it is nil: what
+// one commit needs becomes durable at once.
+func (l *layout) syncNamed(files []namedFile, t *temp) error {
+	if !l.o.durability.commits() {
+		return nil
+	}
 	pending := map[string]fileID{}
+	suspect := false
 	for _, f := range files {
 		if !l.mem.isDurable(f.id) {
 			pending[f.name] = f.id
+			suspect = suspect || l.mem.isSuspect(f.id)
 		}
 	}
-	if len(pending) == 0 || !l.o.durability.commits() {
-		return nil
+	all := len(pending)
+	if t != nil {
+		all++
 	}
-	ids := make([]fileID, 0, len(pending))
-	dirs := map[string]bool{blobsDir: true}
-	each := make([]namedFile, 0, len(pending))
-	suspect := false
-	for name, id := range pending {
-		suspect = suspect || l.mem.isSuspect(id)
-		ids, each, dirs[path.Dir(name)] = append(ids, id), append(each, namedFile{name, id}), true
-	}
-	if len(pending) >= manyFiles && !suspect && l.vol.syncAll() == nil {
-		l.mem.setDurable(ids...)
-		return nil
-	}
-	if err := parallel(each, l.syncFile); err != nil {
-		return err
-	}
-	for dir := range dirs {
-		if err := l.vol.syncDir(dir); err != nil {
+	if all < manyFiles || suspect || l.vol.syncAll() != nil {
+		if err := l.syncEach(pending, t); err != nil {
 			return err
 		}
 	}
-	l.mem.setDurable(ids...)
+	for _, id := range pending {
+		l.mem.setDurable(id)
+	}
+	return nil
+}
+
+// syncEach makes files, the directories they are in, and the bytes of t durable, all at the same time.
+func (l *layout) syncEach(files map[string]fileID, t *temp) error {
+	var all []func() error
+	dirs := map[string]bool{}
+	for name, id := range files {
+		dirs[path.Dir(name)] = true
+		all = append(all, func() error { return l.syncFile(namedFile{name, id}) })
+	}
+	if t != nil {
+		all = append(all, func() error { return l.vol.sync(t.f, t.name) })
+	}
+	above := false
+	for dir := range dirs {
+		_, known := l.anchored.Load(dir)
+		above = above || !known
+		all = append(all, func() error { return l.vol.syncDir(dir) })
+	}
+	if above { // whoever made these directories may not have made their names durable
+		all = append(all, func() error { return l.vol.syncDir(blobsDir) })
+	}
+	if err := parallel(all, func(sync func() error) error { return sync() }); err != nil {
+		return err
+	}
+	for dir := range dirs {
+		l.anchored.Store(dir, true)
+	}
 	return nil
 }
 

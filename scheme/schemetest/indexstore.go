@@ -136,7 +136,7 @@ var indexStoreCases = []testCase{
 			for name, o := range e.twice() {
 				readers.Go(func() error { return o.readIndex(name, docs, done) })
 			}
-			for i := range 40 {
+			for i := range 20 {
 				e.must("IndexPut", e.index().IndexPut(e.ctx, e.r, docs[i%2], docs[(i+1)%2]))
 			}
 			close(done)

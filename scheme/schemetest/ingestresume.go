@@ -77,7 +77,7 @@ var ingestResumeCases = []testCase{
 		has:  []Capability{Ingester},
 		run: func(e *env) {
 			for name, o := range e.twice() {
-				for _, size := range []int{3, 5, 6, 20} {
+				for _, size := range []int{3, 5, 6} {
 					data := Blob(fmt.Sprint("short ", name, size), size)
 					d := describe("", data)
 					for j, c := range []struct{ was, now types.Descriptor }{

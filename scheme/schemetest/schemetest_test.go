@@ -15,6 +15,7 @@ import (
 
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/mem"
+	"github.com/ocisync/ocisync/scheme/ocidir"
 	"github.com/ocisync/ocisync/scheme/schemetest"
 	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/blob"
@@ -31,6 +32,7 @@ type defect struct {
 	group string
 	rule  string // part of the rule that must be printed
 	make  func(m *mem.Mem) scheme.API
+	dir   func(o *ocidir.OCIDir) scheme.API // in place of make, for what memory cannot do
 	lacks []schemetest.Feature
 	caps  []schemetest.Capability
 }
@@ -40,7 +42,7 @@ var allCaps = []schemetest.Capability{
 	schemetest.Ingester, schemetest.IngestManager, schemetest.Truncater, schemetest.Leaser, schemetest.Collector,
 }
 
-var defects = slices.Concat(coreDefects, ingestDefects, knownDefects, collectDefects)
+var defects = slices.Concat(coreDefects, ingestDefects, knownDefects, collectDefects, dirDefects)
 
 var coreDefects = []defect{
 	{name: "head echoes the size", group: "Blob", rule: "never echoes", make: func(m *mem.Mem) scheme.API { return echo{m} }},
@@ -84,6 +86,10 @@ func TestDefect(t *testing.T) {
 	if caps == nil {
 		caps = allCaps
 	}
+	if d.dir != nil {
+		runDir(t, d)
+		return
+	}
 	schemetest.Run(t, schemetest.Harness{
 		New: func(*testing.T) (scheme.API, ref.Ref) {
 			return d.make(mem.New()), ref.MustParse("mem://test").WithRepo("repo")
@@ -96,6 +102,22 @@ func TestDefect(t *testing.T) {
 		},
 		Lacks:        d.lacks,
 		Capabilities: caps,
+	})
+}
+
+// runDir runs the suite over a defective directory.
+func runDir(t *testing.T, d defect) {
+	open := func(t *testing.T) scheme.API {
+		o := ocidir.New(ocidir.WithDurability(ocidir.None))
+		t.Cleanup(func() { o.Close() })
+		return d.dir(o)
+	}
+	schemetest.Run(t, schemetest.Harness{
+		New: func(t *testing.T) (scheme.API, ref.Ref) {
+			return open(t), ref.Ref{Scheme: ref.SchemeOCIDir, Root: t.TempDir(), Repo: "repo"}
+		},
+		Reopen:       func(t *testing.T, _ scheme.API, _ ref.Ref) scheme.API { return open(t) },
+		Capabilities: dirCaps,
 	})
 }
 

@@ -44,7 +44,7 @@ func (c *checker) stands(ctx context.Context, i int32, f found) (found, error) {
 		}
 		listed := false
 		c.net.above(i, true, func(it *item) {
-			_, is := ix.digests[it.digest]
+			_, is := ix.digests.get(it.digest)
 			listed = listed || is
 		})
 		if !listed {

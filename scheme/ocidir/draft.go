@@ -45,7 +45,7 @@ func (d *draft) edit() *index {
 // still be read by its digest.
 func (d *draft) setTag(tag string, desc types.Descriptor) error {
 	ix := d.now()
-	old, there := ix.tags[tag]
+	old, there := ix.tags.get(tag)
 	if there && old.n == 1 && old.e.same(desc) {
 		return nil
 	}
@@ -80,7 +80,7 @@ func (d *draft) setTag(tag string, desc types.Descriptor) error {
 
 // addUntagged lists desc without a tag, unless it is listed.
 func (d *draft) addUntagged(desc types.Descriptor) error {
-	if h, ok := d.now().digests[desc.Digest]; ok && h.e.mediaType == desc.MediaType {
+	if h, ok := d.now().digests.get(desc.Digest); ok && h.e.mediaType == desc.MediaType {
 		return nil
 	}
 	e, err := newEntry(desc, "", "")
@@ -118,20 +118,10 @@ func (d *draft) removeTag(tag string) (bool, error) {
 // removeDigest removes every entry of a digest, and reports whether there was one.
 func (d *draft) removeDigest(dig digest.Digest) bool {
 	d.deleted = append(d.deleted, dig)
-	if _, ok := d.now().digests[dig]; !ok {
+	if _, ok := d.now().digests.get(dig); !ok {
 		return false
 	}
-	d.edit()
-	d.next.entries = slices.DeleteFunc(d.next.entries, func(e *entry) bool {
-		if e.digest != dig {
-			return false
-		}
-		d.drop(e)
-		return true
-	})
-	d.next.named = 0
-	d.next.link()
-	return true
+	return d.remove(func(e *entry) bool { return e.digest == dig })
 }
 
 // removeUntagged removes the entries of these digests that have no name.
@@ -140,22 +130,32 @@ func (d *draft) removeUntagged(all map[digest.Digest]types.Descriptor) {
 		_, ok := all[e.digest]
 		return ok && e.isUntagged()
 	}
-	if !slices.ContainsFunc(d.now().entries, goes) {
-		return
-	}
-	d.edit()
-	d.next.entries = slices.DeleteFunc(d.next.entries, func(e *entry) bool {
-		if !goes(e) {
-			return false
+	if d.remove(goes) {
+		for dig := range all {
+			d.deleted = append(d.deleted, dig)
 		}
-		d.drop(e)
-		return true
-	})
-	for dig := range all {
-		d.deleted = append(d.deleted, dig)
 	}
-	d.next.named = 0
-	d.next.link()
+}
+
+// remove removes the entries that go, and reports whether there were any.
+func (d *draft) remove(goes func(*entry) bool) bool {
+	if !slices.ContainsFunc(d.now().entries, goes) {
+		return false
+	}
+	var gone []*entry
+	ix := d.edit()
+	ix.entries = slices.DeleteFunc(ix.entries, func(e *entry) bool {
+		if goes(e) {
+			gone = append(gone, e)
+			return true
+		}
+		return false
+	})
+	for _, e := range gone {
+		d.release(e)
+	}
+	ix.finish()
+	return true
 }
 
 // same reports whether e already says what desc does.
@@ -180,7 +180,7 @@ func (d *draft) replace(old, e *entry) error {
 	ix.entries[slices.Index(ix.entries, old)] = e
 	d.release(old)
 	d.enter(e)
-	if _, listed := ix.digests[old.digest]; listed {
+	if _, listed := ix.digests.get(old.digest); listed {
 		return nil
 	}
 	rest, err := old.untagged()
@@ -197,7 +197,7 @@ func (d *draft) untag(e *entry) error {
 	ix := d.next
 	i := slices.Index(ix.entries, e)
 	d.release(e)
-	if _, listed := ix.digests[e.digest]; listed {
+	if _, listed := ix.digests.get(e.digest); listed {
 		ix.entries = slices.Delete(ix.entries, i, i+1)
 		return nil
 	}
@@ -213,7 +213,7 @@ func (d *draft) untag(e *entry) error {
 // dropBare removes the untagged entry of a digest that is about to get a better one.
 func (d *draft) dropBare(dig digest.Digest) {
 	ix := d.next
-	for ix.digests[dig].bare > 0 {
+	for h, _ := ix.digests.get(dig); h.bare > 0; h, _ = ix.digests.get(dig) {
 		i := slices.IndexFunc(ix.entries, func(e *entry) bool { return e.bare && e.digest == dig })
 		d.release(ix.entries[i])
 		ix.entries = slices.Delete(ix.entries, i, i+1)
@@ -232,32 +232,5 @@ func (d *draft) drop(e *entry) {
 // release takes an entry that is no longer in entries, or about to leave, out of the maps.
 func (d *draft) release(e *entry) {
 	d.drop(e)
-	ix := d.next
-	last := func(match func(*entry) bool) *entry {
-		for _, o := range slices.Backward(ix.entries) {
-			if o != e && match(o) {
-				return o
-			}
-		}
-		return nil
-	}
-	h := ix.digests[e.digest]
-	if e.bare {
-		h.bare--
-	}
-	if h.n <= 1 {
-		delete(ix.digests, e.digest)
-	} else {
-		ix.digests[e.digest] = h.with(last(func(o *entry) bool { return o.digest == e.digest }), -1)
-	}
-	tag, exact := e.tag()
-	switch h := ix.tags[tag]; {
-	case tag == "":
-	case !exact:
-		ix.named--
-	case h.n <= 1:
-		delete(ix.tags, tag)
-	default:
-		ix.tags[tag] = h.with(last(func(o *entry) bool { return o.name == tag && o.digest != "" }), -1)
-	}
+	d.next.release(e)
 }

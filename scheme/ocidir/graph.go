@@ -140,7 +140,7 @@ func (g *graph) reached(ix *index, d digest.Digest) (mediaType string, ok bool) 
 				continue
 			}
 			seen[e.parent] = true
-			_, there := ix.digests[e.parent]
+			_, there := ix.digests.get(e.parent)
 			if !there {
 				_, there = g.orphans[e.parent]
 			}
@@ -165,7 +165,7 @@ func (g *graph) referring(d digest.Digest) []digest.Digest {
 
 // find returns the media type of the manifest d: it has an entry, or an index lists it that has one.
 func (l *layout) find(ctx context.Context, ix *index, d digest.Digest) (mediaType string, err error) {
-	if h, ok := ix.digests[d]; ok {
+	if h, ok := ix.digests.get(d); ok {
 		return h.e.mediaType, nil
 	}
 	if mt, ok := l.graph.reached(ix, d); ok {

@@ -3,13 +3,9 @@ package ocidir
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"slices"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
-
-	"github.com/ocisync/ocisync/types/referrer"
 )
 
 // index is one state of index.json. It is immutable: readers use it without a lock, and a commit makes the next one.
@@ -25,11 +21,13 @@ type index struct {
 	entries    []*entry
 	spans      []span // where entries are in raw
 
-	tags    map[string]held        // by exact tag
-	digests map[digest.Digest]held // by digest
-	aliases map[string]*entry      // by the tag of a full image name; nil when it is ambiguous
-	named   int                    // entries with a full image name
-	sorted  func() []string        // the tags that are listed, in byte order
+	tags    lookup[string]        // by exact tag
+	digests lookup[digest.Digest] // by digest
+	aliases map[string]*entry     // by the tag of a full image name; nil when it is ambiguous
+	named   int                   // entries with a full image name
+	order   order                 // the tags that are listed
+
+	was []*entry // of a copy to be changed: the entries that raw and spans are of
 }
 
 // span is where an entry's bytes begin and end.
@@ -46,13 +44,21 @@ func (h held) with(e *entry, n int) held {
 	return h
 }
 
+// also is with for one entry more that has the digest.
+func (h held) also(e *entry) held {
+	if e.bare {
+		h.bare++
+	}
+	return h.with(e, 1)
+}
+
 const emptyIndex = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
 
 // parseIndex reads index.json. What it has in common with prev, from the beginning and from the end, is not read again:
 // when processes alternate each finds the other's few changes. prev may be nil.
 func parseIndex(raw []byte, prev *index) (*index, error) {
 	if ix := reparse(raw, prev); ix != nil {
-		return ix.link(), nil
+		return ix, nil
 	}
 	ix := &index{raw: raw}
 	s := &scanner{b: raw}
@@ -141,35 +147,47 @@ func reparse(raw []byte, prev *index) *index {
 	if keep == 0 || from < keep {
 		return nil
 	}
+	start, end := prev.spans[keep-1].end, len(raw)
+	if from < len(prev.entries) {
+		end = prev.spans[from].start + shift
+	}
+	if end < start {
+		return nil
+	}
 	ix := &index{raw: raw, head: prev.head, tail: prev.tail, sep: prev.sep, end: prev.end}
 	ix.entries = slices.Clone(prev.entries[:keep])
 	ix.spans = slices.Clone(prev.spans[:keep])
-	s := &scanner{b: raw, i: prev.spans[keep-1].end}
+	if !ix.scanMiddle(bytes.Clone(raw[start:end]), start, from == len(prev.entries)) { // few bytes must not keep a file in memory
+		return nil
+	}
+	made := ix.entries[keep:]
+	for i, e := range prev.entries[from:] {
+		ix.add(e, prev.spans[from+i].start+shift)
+	}
+	return ix.relink(prev, prev.entries[keep:from], made)
+}
+
+// scanMiddle reads the entries of a part of raw, which begins at start, behind an entry, and goes up to another one or to
+// the end of the file. It reports whether that is what the part is.
+func (ix *index) scanMiddle(part []byte, start int, toEnd bool) bool {
+	s := &scanner{b: part}
 	for {
 		last := s.i
-		if s.next() == ']' {
-			ix.end = string(raw[last:s.i])
-			if from < len(prev.entries) || !bytes.Equal(raw[s.i:], prev.tail) {
-				return nil
-			}
-			return ix
+		if toEnd && s.next() == ']' {
+			ix.end = string(part[last:s.i])
+			return bytes.Equal(part[s.i:], ix.tail)
 		}
 		if s.token(',') != nil {
-			return nil
+			return false
 		}
-		if s.next(); from < len(prev.entries) && s.i == prev.spans[from].start+shift {
-			for i, e := range prev.entries[from:] {
-				ix.add(e, prev.spans[from+i].start+shift)
-			}
-			return ix
+		if s.next(); !toEnd && s.i == len(part) {
+			return true
 		}
 		e, err := s.entry()
-		if err != nil || from < len(prev.entries) && s.i > prev.spans[from].start+shift {
-			return nil
+		if err != nil {
+			return false
 		}
-		start := s.i - len(e.raw)
-		e.raw = bytes.Clone(e.raw)
-		ix.add(e, start)
+		ix.add(e, start+s.i-len(e.raw))
 	}
 }
 
@@ -203,12 +221,55 @@ func commonEnd(a, b []byte) int {
 
 // link makes the maps of an index whose entries are complete.
 func (ix *index) link() *index {
-	ix.tags = make(map[string]held, len(ix.entries))
-	ix.digests = make(map[digest.Digest]held, len(ix.entries))
+	ix.named = 0
+	tags := make(map[string]held, len(ix.entries))
 	for _, e := range ix.entries {
+		switch tag, exact := e.tag(); {
+		case exact:
+			tags[tag] = tags[tag].with(e, 1)
+		case tag != "":
+			ix.named++
+		}
+	}
+	ix.tags = newLookup(func() map[string]held { return tags })
+	entries := ix.entries
+	ix.digests = newLookup(func() map[digest.Digest]held { return byDigest(entries) }) // who only reads a tag needs none
+	return ix.finish()
+}
+
+func byDigest(entries []*entry) map[digest.Digest]held {
+	all := make(map[digest.Digest]held, len(entries))
+	for _, e := range entries {
+		if e.digest != "" {
+			all[e.digest] = all[e.digest].also(e)
+		}
+	}
+	return all
+}
+
+// relink is link for an index that has others for some entries of prev.
+func (ix *index) relink(prev *index, gone, made []*entry) *index {
+	if len(gone)+len(made) > 64+len(ix.entries)/8 {
+		return ix.link()
+	}
+	ix.tags, ix.digests, ix.named = prev.tags.clone(), prev.digests.clone(), prev.named
+	for _, e := range gone {
+		ix.release(e)
+	}
+	for _, e := range made {
 		ix.hold(e)
 	}
-	return ix.finish()
+	// Of several entries the last one in the file counts, and not the one that was looked at last.
+	for _, e := range slices.Concat(gone, made) {
+		if h, ok := ix.digests.get(e.digest); ok && h.n > 1 {
+			return ix.link()
+		}
+		if h, ok := ix.tags.get(e.name); ok && h.n > 1 {
+			return ix.link()
+		}
+	}
+	ix.finish().reorder(prev, gone, made)
+	return ix
 }
 
 // hold enters e into the maps.
@@ -216,16 +277,48 @@ func (ix *index) hold(e *entry) {
 	if e.digest == "" {
 		return
 	}
-	h := ix.digests[e.digest].with(e, 1)
-	if e.bare {
-		h.bare++
-	}
-	ix.digests[e.digest] = h
+	h, _ := ix.digests.get(e.digest)
+	ix.digests.set(e.digest, h.also(e))
 	switch tag, exact := e.tag(); {
 	case exact:
-		ix.tags[tag] = ix.tags[tag].with(e, 1)
+		h, _ := ix.tags.get(tag)
+		ix.tags.set(tag, h.with(e, 1))
 	case tag != "":
 		ix.named++
+	}
+}
+
+// release takes an entry that is no longer in entries, or about to leave, out of the maps.
+func (ix *index) release(e *entry) {
+	if e.digest == "" {
+		return
+	}
+	last := func(match func(*entry) bool) *entry {
+		for _, o := range slices.Backward(ix.entries) {
+			if o != e && match(o) {
+				return o
+			}
+		}
+		return nil
+	}
+	h, _ := ix.digests.get(e.digest)
+	if e.bare {
+		h.bare--
+	}
+	if h.n <= 1 {
+		ix.digests.remove(e.digest)
+	} else {
+		ix.digests.set(e.digest, h.with(last(func(o *entry) bool { return o.digest == e.digest }), -1))
+	}
+	tag, exact := e.tag()
+	switch h, _ := ix.tags.get(tag); {
+	case tag == "":
+	case !exact:
+		ix.named--
+	case h.n <= 1:
+		ix.tags.remove(tag)
+	default:
+		ix.tags.set(tag, h.with(last(func(o *entry) bool { return o.name == tag && o.digest != "" }), -1))
 	}
 }
 
@@ -245,29 +338,13 @@ func (ix *index) finish() *index {
 			ix.aliases[tag] = e
 		}
 	}
-	ix.sorted = sync.OnceValue(ix.list)
+	ix.order = newOrder(ix.list)
 	return ix
-}
-
-// list returns the tags that name images. Those that other tools keep referrers under are not among them.
-func (ix *index) list() []string {
-	all := make([]string, 0, len(ix.tags)+len(ix.aliases))
-	for tag := range ix.tags {
-		all = append(all, tag)
-	}
-	for tag, e := range ix.aliases {
-		if _, exact := ix.tags[tag]; !exact && e != nil {
-			all = append(all, tag)
-		}
-	}
-	all = slices.DeleteFunc(all, referrer.IsFallbackTag)
-	slices.Sort(all)
-	return all
 }
 
 // lookup returns the entry that a tag names, or nil.
 func (ix *index) lookup(tag string) *entry {
-	if h, ok := ix.tags[tag]; ok {
+	if h, ok := ix.tags.get(tag); ok {
 		return h.e
 	}
 	return ix.aliases[tag]
@@ -276,31 +353,47 @@ func (ix *index) lookup(tag string) *entry {
 // clone returns a copy to be changed. Its raw is still the old file's.
 func (ix *index) clone() *index {
 	out := *ix
+	out.was = ix.entries
 	out.entries = slices.Clone(ix.entries)
-	out.tags, out.digests = maps.Clone(ix.tags), maps.Clone(ix.digests)
+	out.tags, out.digests = ix.tags.clone(), ix.digests.clone()
 	return &out
 }
 
 // encode makes raw and spans of the entries.
 func (ix *index) encode() *index {
-	head, tail := ix.head, ix.tail
-	size := len(head) + len(ix.end) + len(tail)
+	size := len(ix.head) + len(ix.end) + len(ix.tail)
 	for _, e := range ix.entries {
 		size += len(e.raw) + len(ix.sep) + 1
 	}
-	raw := make([]byte, 0, size)
-	raw = append(raw, head...)
-	ix.spans = make([]span, 0, len(ix.entries))
-	for i, e := range ix.entries {
-		if i > 0 {
+	n := ix.unchanged()
+	raw := make([]byte, 0, max(size, len(ix.raw)))
+	spans := append(make([]span, 0, len(ix.entries)), ix.spans[:n]...)
+	if n > 0 {
+		raw = append(raw, ix.raw[:ix.spans[n-1].end]...)
+	} else {
+		raw = append(raw, ix.head...)
+	}
+	for i, e := range ix.entries[n:] {
+		if n+i > 0 {
 			raw = append(raw, ',')
 		}
 		raw = append(raw, ix.sep...)
-		ix.spans = append(ix.spans, span{len(raw), len(raw) + len(e.raw)})
+		spans = append(spans, span{len(raw), len(raw) + len(e.raw)})
 		raw = append(raw, e.raw...)
 	}
 	raw = append(raw, ix.end...)
-	raw = append(raw, tail...)
-	ix.raw = raw
+	raw = append(raw, ix.tail...)
+	ix.raw, ix.spans, ix.was = raw, spans, nil
 	return ix.finish()
+}
+
+// unchanged returns how many entries the index begins with that it has in common with raw.
+func (ix *index) unchanged() int {
+	n := min(len(ix.entries), len(ix.was))
+	for i := range n {
+		if ix.entries[i] != ix.was[i] {
+			return i
+		}
+	}
+	return n
 }

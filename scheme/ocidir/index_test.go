@@ -3,16 +3,17 @@ package ocidir
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/opencontainers/go-digest"
 	"pgregory.net/rapid"
 
 	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/tag"
 )
 
 func desc(content string) types.Descriptor {
@@ -41,10 +42,10 @@ func mustIndex(t testing.TB, raw string) *index {
 // view is what readers see of an index.
 func view(ix *index) map[string]any {
 	out := map[string]any{"list": ix.sorted()}
-	for tag, h := range ix.tags {
+	for tag, h := range ix.tags.all() {
 		out["tag "+tag] = fmt.Sprint(h.e.digest, h.n)
 	}
-	for d, h := range ix.digests {
+	for d, h := range ix.digests.all() {
 		out["digest "+string(d)] = fmt.Sprint(h.n, h.bare)
 	}
 	for tag, e := range ix.aliases {
@@ -129,6 +130,9 @@ func TestDraftAgreesWithTheFileItWrites(t *testing.T) {
 		tags := rapid.SampledFrom([]string{"v1", "v2", "v3", "v4"})
 		content := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f"})
 		for range rapid.IntRange(1, 8).Draw(r, "commits") {
+			if rapid.Bool().Draw(r, "sorted before") {
+				prev.sorted()
+			}
 			d := &draft{base: prev}
 			for range rapid.IntRange(1, 3).Draw(r, "changes") {
 				var err error
@@ -155,7 +159,7 @@ func TestDraftAgreesWithTheFileItWrites(t *testing.T) {
 			}
 			next := d.now()
 			if d.next != nil {
-				next = d.next.encode()
+				next = d.encode()
 			}
 			whole := mustIndex(t, string(next.raw))
 			if diff := cmp.Diff(view(whole), view(next)); diff != "" {
@@ -171,6 +175,67 @@ func TestDraftAgreesWithTheFileItWrites(t *testing.T) {
 			prev = part
 		}
 	})
+}
+
+// Pages of successive indexes are those of the index when it is read anew, however much of the order they share.
+func TestPagesOfSuccessiveIndexes(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		var entries []string
+		for i := range rapid.IntRange(0, 40).Draw(r, "tags") {
+			entries = append(entries, entryJSON(fmt.Sprint("content ", i), fmt.Sprintf("v%02d", i)))
+		}
+		ix := mustIndex(t, indexJSON(entries...))
+		ix.sorted()
+		names := rapid.Custom(func(r *rapid.T) string { return fmt.Sprintf("v%02d", rapid.IntRange(0, 99).Draw(r, "n")) })
+		for i := range rapid.IntRange(1, 150).Draw(r, "commits") {
+			d := &draft{base: ix}
+			var err error
+			if rapid.IntRange(0, 3).Draw(r, "kind") > 0 {
+				err = d.setTag(names.Draw(r, "put"), desc(fmt.Sprint("new ", i)))
+			} else {
+				_, err = d.removeTag(names.Draw(r, "removed"))
+			}
+			if err != nil {
+				r.Fatal(err)
+			}
+			if d.next != nil {
+				ix = d.encode()
+			}
+		}
+		want := mustIndex(t, string(ix.raw)).list()
+		if len(want) == 0 {
+			want = []string{}
+		}
+		if diff := cmp.Diff(want, ix.sorted()); diff != "" {
+			r.Fatalf("all (-want +got):\n%s", diff)
+		}
+		last, limit := names.Draw(r, "last"), rapid.IntRange(0, 20).Draw(r, "limit")
+		if diff := cmp.Diff(tag.Page(want, last, limit), ix.page(last, limit), cmpopts.EquateEmpty()); diff != "" {
+			r.Fatalf("%d after %s (-want +got):\n%s", limit, last, diff)
+		}
+	})
+}
+
+// What a page costs must not grow with the index, also right after a commit: then nothing is sorted again.
+func TestOrderIsSharedByCommits(t *testing.T) {
+	ix := mustIndex(t, indexJSON(entryJSON("a", "a"), entryJSON("b", "b")))
+	if ix.page("", 1); !ix.order.base.ready.Load() {
+		t.Fatal("a page was made without the order")
+	}
+	for i := range 50 {
+		d := &draft{base: ix}
+		if err := d.setTag(fmt.Sprint("n", i), desc(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+		next := d.encode()
+		if next.order.base != ix.order.base {
+			t.Fatalf("commit %d: the order is made anew", i)
+		}
+		if read, err := parseIndex(slices.Clone(next.raw), ix); err != nil || read.order.base != ix.order.base {
+			t.Fatalf("commit %d: who reads what another process committed makes the order anew: %v", i, err)
+		}
+		ix = next
+	}
 }
 
 func TestOnlyWhatDiffersIsReadAgain(t *testing.T) {
@@ -200,7 +265,7 @@ func TestOnlyWhatDiffersIsReadAgain(t *testing.T) {
 		if shared < 79 {
 			t.Errorf("%s: only %d entries are shared", name, shared)
 		}
-		if diff := cmp.Diff(view(mustIndex(t, raw)), view(ix.link())); diff != "" {
+		if diff := cmp.Diff(view(mustIndex(t, raw)), view(ix)); diff != "" {
 			t.Errorf("%s (-whole +part):\n%s", name, diff)
 		}
 	}
@@ -226,7 +291,8 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 	if e := ix.lookup("v1"); e.digest != digest.FromString("c") || e.image != "docker.io/library/a:v1" {
 		t.Errorf("the tag moved: its entry is %s, want the new digest with containerd's name", e.raw)
 	}
-	rest := ix.digests[digest.FromString("a")].e
+	kept, _ := ix.digests.get(digest.FromString("a"))
+	rest := kept.e
 	if rest == nil {
 		t.Fatal("the former manifest has no entry any more")
 	}
@@ -270,12 +336,12 @@ func TestNamesOfOtherTools(t *testing.T) {
 	if err := d.setTag("twice", desc("newest")); err != nil {
 		t.Fatal(err)
 	}
-	if h := d.next.tags["twice"]; h.n != 1 || h.e.digest != digest.FromString("newest") {
+	if h, _ := d.next.tags.get("twice"); h.n != 1 || h.e.digest != digest.FromString("newest") {
 		t.Errorf("a put left %d entries of the tag, the last of %s", h.n, h.e.digest)
 	}
 	for _, lost := range []string{"old", "new"} {
-		if _, there := d.next.digests[digest.FromString(lost)]; !there {
-			t.Errorf("the put lost %q: %v", lost, slices.Collect(maps.Keys(d.next.digests)))
+		if _, there := d.next.digests.get(digest.FromString(lost)); !there {
+			t.Errorf("the put lost %q: %v", lost, view(d.next))
 		}
 	}
 }

@@ -182,7 +182,9 @@ func (d *draft) encode() *index {
 	if d.verbatim {
 		return d.next
 	}
-	return d.next.encode()
+	next := d.next.encode()
+	next.reorder(d.base, d.added, d.dropped)
+	return next
 }
 
 // reachDurable makes durable what is there of what an index names and reaches. Where that is much it is not looked at one

@@ -159,7 +159,7 @@ func (o *OCIDir) ManifestDelete(ctx context.Context, r ref.Ref, _ ...scheme.Mani
 	err = l.commits.do(ctx, &change{
 		apply: func(_ context.Context, dr *draft) ([]namedFile, error) {
 			_, serr := l.vol.stat(name)
-			if _, listed := dr.now().digests[d]; !listed && !missed && absent(serr) {
+			if _, listed := dr.now().digests.get(d); !listed && !missed && absent(serr) {
 				return nil, errs.ErrManifestUnknown
 			}
 			kept, err := l.there(kids)
@@ -213,7 +213,7 @@ func (l *layout) there(kids []child) ([]types.Descriptor, error) {
 // keep gives entries to those of all that have none.
 func (d *draft) keep(all []types.Descriptor) error {
 	for _, desc := range all {
-		if _, listed := d.now().digests[desc.Digest]; listed {
+		if _, listed := d.now().digests.get(desc.Digest); listed {
 			continue
 		}
 		if err := d.addUntagged(desc); err != nil {

@@ -96,7 +96,7 @@ func (m *marker) entries(ctx context.Context, ix *index, skip func(*entry) bool)
 			if err != nil {
 				return err
 			}
-			if _, listed := now.ix.digests[e.digest]; listed {
+			if _, listed := now.ix.digests.get(e.digest); listed {
 				return m.l.undecided(m.l.lost(e.digest, why))
 			}
 			delete(m.lost, e.digest) // it was deleted meanwhile

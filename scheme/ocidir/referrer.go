@@ -71,7 +71,7 @@ func (l *layout) referIn(ctx context.Context, ix *index, r ref.Ref) (referrer.Li
 	}
 	found := map[digest.Digest]string{}
 	for _, d := range l.graph.referring(subject.Digest) {
-		if h, ok := ix.digests[d]; ok {
+		if h, ok := ix.digests.get(d); ok {
 			found[d] = h.e.mediaType
 		} else if mt, ok := l.graph.reached(ix, d); ok {
 			found[d] = mt
@@ -84,7 +84,7 @@ func (l *layout) referIn(ctx context.Context, ix *index, r ref.Ref) (referrer.Li
 	for d, mt := range found {
 		desc, ok, err := l.describe(ctx, d, mt, subject.Digest)
 		if errors.Is(err, errs.ErrNotFound) {
-			if _, listed := ix.digests[d]; !listed {
+			if _, listed := ix.digests.get(d); !listed {
 				continue // an index lists it, or another tool's list does
 			}
 		}

@@ -9,8 +9,9 @@ import (
 // scanner walks a JSON document and says where values begin and end. An index of 10,000 entries is read seven times as
 // fast as by encoding/json, and its entries stay the bytes that they are. It accepts what encoding/json accepts.
 type scanner struct {
-	b []byte
-	i int
+	b    []byte
+	i    int
+	text string // b, of which the strings are parts; made when there is one
 }
 
 const maxDepth = 1000
@@ -143,7 +144,10 @@ func (s *scanner) str() (string, error) {
 		case c == '"':
 			s.i++
 			if plain {
-				return string(s.b[start : s.i-1]), nil
+				if s.text == "" {
+					s.text = string(s.b)
+				}
+				return s.text[start : s.i-1], nil
 			}
 			var v string
 			if err := json.Unmarshal(s.b[start-1:s.i], &v); err != nil {

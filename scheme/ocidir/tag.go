@@ -23,7 +23,7 @@ func (o *OCIDir) TagList(ctx context.Context, r ref.Ref, opts ...scheme.TagListO
 	if err != nil {
 		return tag.List{}, failRead(op, r, "", err)
 	}
-	return tag.Page(ix.sorted(), opt.Last, opt.PageLimit()), nil
+	return ix.page(opt.Last, opt.PageLimit()), nil
 }
 
 // TagDelete implements scheme.API. The manifest stays listed, untagged.

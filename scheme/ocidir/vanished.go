@@ -120,13 +120,13 @@ func sameRoot(a, b vanishedRoot) bool { return a.desc.Digest == b.desc.Digest &&
 
 // isBack reports whether the root is listed again. What a tag names now does not matter: somebody decided on it.
 func (v vanishedRoot) isBack(ix *index) bool {
-	if _, listed := ix.digests[v.desc.Digest]; !listed {
+	if _, listed := ix.digests.get(v.desc.Digest); !listed {
 		return false
 	}
 	if v.tag == "" {
 		return true
 	}
-	_, there := ix.tags[v.tag]
+	_, there := ix.tags.get(v.tag)
 	return there
 }
 

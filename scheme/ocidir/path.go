@@ -85,6 +85,12 @@ func fail(op string, r ref.Ref, d digest.Digest, err error) error {
 		out.Op, out.Ref, out.Digest = op, r.String(), d
 		return &out
 	}
+	if noFiles(err) && !errors.Is(err, errs.ErrUnavailable) {
+		return &errs.Error{
+			Op: op, Ref: r.String(), Digest: d, Err: fmt.Errorf("%w: %w", errs.ErrUnavailable, err),
+			Hint: "let this process have more open files (ulimit -n), or let it do less at once",
+		}
+	}
 	return &errs.Error{Op: op, Ref: r.String(), Digest: d, Err: err}
 }
 

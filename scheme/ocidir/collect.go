@@ -2,6 +2,8 @@ package ocidir
 
 import (
 	"context"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
 
@@ -25,6 +28,7 @@ type collector struct {
 	now     time.Time // by the clock of the file system
 	leases  *leased
 	mark    *marker
+	state   fs.FileInfo // of .ocisync when the run began: who deletes it takes everybody's leases away
 	garbage map[digest.Digest]*garbage
 }
 
@@ -106,6 +110,9 @@ func (c *collector) begin(ctx context.Context) error {
 		if c.now, err = c.l.probe(); err != nil {
 			return err
 		}
+		if c.state, err = c.l.vol.root.Stat(stateDir); err != nil {
+			return err
+		}
 		if moved, err = c.l.noteClock(c.now, c.opt.Grace); err != nil {
 			return err
 		}
@@ -157,6 +164,26 @@ func (c *collector) markVanished(ctx context.Context, list func(*cached) ([]vani
 		same := func(d types.Descriptor) bool { return d.Digest == v.desc.Digest }
 		if c.mark.lost[v.desc.Digest] == nil && !slices.ContainsFunc(c.rep.Vanished, same) {
 			c.rep.Vanished = append(c.rep.Vanished, v.desc)
+		}
+	}
+	return nil
+}
+
+// undisturbed reports whether .ocisync still is the directory that it was when the run began, and the lock the one that
+// others take.
+func (c *collector) undisturbed(lock *fileLock) error {
+	ours, err := lock.valid()
+	if err != nil {
+		return err
+	}
+	now, err := c.l.vol.root.Stat(stateDir)
+	if err != nil && !absent(err) {
+		return err
+	}
+	if err != nil || !ours || !os.SameFile(now, c.state) {
+		return &errs.Error{
+			Op: "collect", Ref: c.l.file(stateDir), Err: errs.ErrConflict, Message: "it was deleted meanwhile, and with it what others leased",
+			Hint: "run it again when no push is under way",
 		}
 	}
 	return nil

@@ -47,6 +47,9 @@ func TestMain(m *testing.M) {
 	if args := os.Getenv(ingestEnv); args != "" {
 		os.Exit(ingestMain(args))
 	}
+	if plan := os.Getenv(tortureEnv); plan != "" {
+		os.Exit(tortureMain(plan))
+	}
 	if plan := os.Getenv(faultEnv); plan != "" {
 		os.Exit(faultMain(plan))
 	}

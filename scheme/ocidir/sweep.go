@@ -294,8 +294,8 @@ func (c *collector) step(lock *fileLock, now *cached, some []*garbage) (err erro
 			taken[g] = b
 		}
 	}
-	if ours, err := lock.valid(); err != nil || !ours {
-		return errors.Join(err, errLockLost)
+	if err := c.undisturbed(lock); err != nil {
+		return err
 	}
 	if err := c.see(ctx); err != nil {
 		return err

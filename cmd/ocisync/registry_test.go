@@ -219,6 +219,13 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 				ts.Fatalf("%s has no line", args[0])
 			}
 		},
+		"flip": func(ts *testscript.TestScript, _ bool, args []string) { // a bit in the middle of a file
+			name := ts.MkAbs(args[0])
+			data, err := os.ReadFile(name)
+			ts.Check(err)
+			data[len(data)/2] ^= 1
+			ts.Check(os.WriteFile(name, data, 0o644))
+		},
 		"json": func(ts *testscript.TestScript, _ bool, args []string) {
 			if !json.Valid([]byte(ts.ReadFile(args[0]))) {
 				ts.Fatalf("%s is not JSON", args[0])

@@ -38,7 +38,8 @@ const topicExitCodes = `Every command ends with one of these codes:
        matches copy --tags
     4  not allowed: credentials are missing or wrong, or do not suffice
     5  rate limited: the registry wants fewer requests
-    6  verification failed: content is not what its digest says, or stored data is damaged
+    6  verification failed: content is not what its digest says, or stored data is damaged; verify found
+       something missing or damaged
    10  differences: copy --dry-run --exit-code found something to copy
   130  interrupted (SIGINT); 143 for SIGTERM
 
@@ -86,7 +87,26 @@ command line; the exit code says more. With -v, log lines are JSON with time, le
 
 ls --output json prints place, and either tags or repositories. inspect --output json prints a tree of
 nodes: ref, descriptor, artifactType, annotations, config, layers, manifests, referrers, size (distinct
-bytes of the node and what is below it, without referrers).`
+bytes of the node and what is below it, without referrers).
+
+verify --output json prints one object:
+
+  place, deep what was looked at, and how
+  repositories, manifests, blobs
+              how many were looked at
+  bytes       how many were read and hashed
+  unneeded    blobs that nothing needs
+  sparse      manifests that an index lists and that were left out, which is no problem
+  bad, notes, repaired
+              numbers of problems: what is missing or damaged, what is untidy, what was repaired
+  seconds     how long it took
+  problems    one object for each: kind (missing, damaged, wrong size, no file, unreadable, index, entry;
+              vanished, foreign, abandoned, which are notes), bad, place, digest, path, mediaType, size (as
+              it should be), manifest, tags (all that need it), neededBy (manifests that name it), error,
+              repaired, repairError
+
+verify --progress json prints an object with time, event (checked), digest and size for every blob and
+manifest that was looked at.`
 
 const topicCredentials = `ocisync uses the accounts that docker login and podman login have stored, and their credential
 helpers. It stores none itself, and never prints one.

@@ -61,6 +61,9 @@ func (c *checker) lookOnce(ctx context.Context, name string, d digest.Digest, ha
 		return found{}, err
 	}
 	file, id, err := c.open(name)
+	if absent(err) { // a collector that died may have left it in the trash, from where any reader takes it back
+		file, id, err = c.l.vol.openFile(trashName(d))
+	}
 	switch {
 	case err == nil:
 		defer file.Close()
@@ -95,7 +98,7 @@ func (c *checker) lookOnce(ctx context.Context, name string, d digest.Digest, ha
 		f.id, f.kind, f.err = after, scheme.ProblemDamaged, c.l.damaged(name, c.words(file, got, after))
 	}
 	c.l.mem.setBad(f.id, d)
-	if now, err := c.l.vol.stat(name); err == nil && !now.sameBytes(f.id) {
+	if now, err := c.l.vol.stat(name); err == nil && !now.sameBytes(f.id) || absent(err) {
 		f.kind, f.err = scheme.ProblemUnread, errBeingWritten // somebody put a new file there
 	}
 	return f, nil
@@ -172,7 +175,10 @@ func (c *checker) manifest(ctx context.Context, i int32) (found, error) {
 		if f, err = c.look(ctx, it.digest, nil, true); err != nil { // which also tells what is wrong
 			return f, err
 		}
-		if f.kind == "" { // it was replaced by a good one meanwhile
+		if f.kind == "" { // it was replaced by a good one meanwhile, or is in the trash
+			if _, err := c.l.statBlob(it.digest, name); err != nil {
+				return f, err
+			}
 			m, f.id, err = c.l.loadManifest(ctx, it.digest, it.mediaType, func(*os.File, fileID, string) error { return errWrongBytes })
 		}
 	}

@@ -325,6 +325,36 @@ func TestCheckOfSparseIndexes(t *testing.T) {
 	})
 }
 
+func TestNotesOfIndexesGoWithThem(t *testing.T) {
+	o, r := open(t), place(t.TempDir())
+	index := schemetest.Index([]*schemetest.Item{schemetest.Image("a")})
+	must(t, index.Push(t.Context(), o, r.WithTag("v1")))
+	note := filepath.Join(r.Root, filepath.FromSlash(childrenName(index.Manifest.Digest())))
+	_, err := o.Clean(t.Context(), r, 0)
+	must(t, err)
+	if _, err := os.Stat(note); err != nil {
+		t.Fatalf("the note of an index that is there: %v", err)
+	}
+	must(t, o.BlobDelete(t.Context(), r, index.Descriptor()))
+	rep, err := o.Clean(t.Context(), r, 0)
+	if _, serr := os.Stat(note); err != nil || serr == nil || rep.Files == 0 {
+		t.Errorf("the note of an index that is gone is still there (%v, %+v)", err, rep)
+	}
+}
+
+// What a collector that died left in the trash is not lost: the next reader takes it back.
+func TestCheckLooksIntoTheTrash(t *testing.T) {
+	r := place(t.TempDir())
+	m := pushMulti(t, r)
+	for _, d := range []digest.Digest{digest.FromBytes(m.shared.Blobs[1]), m.other.Manifest.Digest()} {
+		to := filepath.Join(r.Root, filepath.FromSlash(trashName(d)))
+		must(t, errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.Rename(blobFileOf(r, d), to)))
+	}
+	if all, rep := check(t, open(t), r, scheme.WithDeep()); len(all) > 0 || rep.Manifests != 4 {
+		t.Errorf("%+v, %v", rep, all)
+	}
+}
+
 func TestCheckLeavesOutWhatMayBeAbsent(t *testing.T) {
 	gone := schemetest.Image("gone")
 	foreign := types.Descriptor{MediaType: "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Digest: digest.FromString("elsewhere"), Size: 9}

@@ -125,6 +125,32 @@ func (l *layout) forgetChild(ctx context.Context, d digest.Digest) error {
 	return errors.Join(all...)
 }
 
+// sweepChildren removes the notes of indexes that are not there any more.
+func (l *layout) sweepChildren() (files int, bytes int64, err error) {
+	names, err := l.vol.names(childrenDir)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, n := range names {
+		d, ok := trashed(n) // it is called the same there
+		if !ok {
+			continue
+		}
+		if _, err := l.statBlob(d, mustPath(d)); !absent(err) {
+			continue
+		}
+		id, err := l.vol.stat(childrenName(d))
+		if err == nil {
+			err = l.vol.remove(childrenName(d))
+		}
+		if err != nil && !absent(err) {
+			return files, bytes, err
+		}
+		files, bytes = files+1, bytes+id.size
+	}
+	return files, bytes, nil
+}
+
 // absentees tells manifests that were lost from those that were left out.
 type absentees struct {
 	c           *checker

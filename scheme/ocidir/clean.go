@@ -15,7 +15,7 @@ import (
 const ingestAge = 7 * 24 * time.Hour
 
 // Clean implements scheme.Cleaner. Temporary files are those in .ocisync/ingest, files of leases whose process died, and
-// damaged files in the quarantine, the last two when they are as old as age.
+// damaged files in the quarantine, the last two when they are as old as age, and notes of indexes that are gone.
 func (o *OCIDir) Clean(ctx context.Context, r ref.Ref, age time.Duration) (scheme.CleanReport, error) {
 	const op = "clean"
 	l, end, err := o.begin(ctx, op, r)
@@ -42,6 +42,7 @@ func (l *layout) clean(ctx context.Context, age, leaseAge time.Duration) (rep sc
 	for _, sweep := range []func() (int, int64, error){
 		l.vol.sweep,
 		func() (int, int64, error) { return l.vol.sweepLeases(leaseAge) },
+		l.sweepChildren,
 	} {
 		n, size, err := sweep()
 		rep.Files, rep.Bytes = rep.Files+n, rep.Bytes+size

@@ -190,7 +190,6 @@ func (r *run) stream(ctx context.Context, it item, from []ref.Ref) error {
 			r.rec.content(it, transfer.Mounted, 0, nil)
 			return nil
 		case err == nil:
-			m.reached(it.desc.Size)
 			m.flush()
 			r.rec.content(it, transfer.Moved, 0, nil)
 			return nil
@@ -206,14 +205,21 @@ func (r *run) streamOnce(ctx context.Context, it item, from []ref.Ref, m *meter)
 	in := &input{r: r, ctx: ctx, desc: it.desc, meter: m}
 	defer in.close()
 	var rdr io.Reader = in
-	if len(from) == 0 {
+	switch {
+	case len(from) > 0:
+	case remote(r.dst):
 		if rdr, err = in.open(); err != nil {
 			return false, err
 		}
+	default: // a place that may have a part of it already
+		rdr = blob.NewLazySource(it.desc, func() (io.Reader, error) { return in.open() }, in.OpenAt)
 	}
 	_, err = r.api.BlobPut(ctx, r.dst, it.desc, rdr, scheme.WithMountFrom(from...), scheme.WithDeferredSync())
 	if in.err != nil { // what the source said is the cause, however the target words it
 		return false, in.err
+	}
+	if in.unseen && err == nil {
+		m.reached(it.desc.Size)
 	}
 	return !in.used.Load() && len(from) > 0, err
 }
@@ -234,14 +240,15 @@ func sizeOf(d types.Descriptor) int64 {
 
 // input is a blob of the source that is opened when it is first read: a put that mounts has no need of it.
 type input struct {
-	r     *run
-	ctx   context.Context // of the put that reads
-	desc  types.Descriptor
-	meter *meter
-	rdr   blob.Reader
-	first io.Reader
-	err   error // of opening
-	used  atomic.Bool
+	r      *run
+	ctx    context.Context // of the put that reads
+	desc   types.Descriptor
+	meter  *meter
+	rdr    blob.Reader
+	first  io.Reader
+	err    error // of opening
+	unseen bool  // what is read of first does not pass through here
+	used   atomic.Bool
 }
 
 var _ blob.Source = (*input)(nil)
@@ -268,7 +275,7 @@ func (in *input) open() (blob.Source, error) {
 	} else {
 		in.first = &counted{Reader: rdr, meter: in.meter}
 		if _, isFile := rdr.(scheme.Filer); isFile {
-			in.first = rdr // its bytes may go past us, in the kernel
+			in.first, in.unseen = rdr, true // its bytes may go past us, in the kernel
 		}
 	}
 	return blob.NewSource(in.first, func(ctx context.Context, offset int64) (io.ReadCloser, error) {
@@ -276,7 +283,7 @@ func (in *input) open() (blob.Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &countedCloser{counted{Reader: again, meter: in.meter, n: offset}, again}, nil
+		return in.counted(again, offset), nil
 	}), nil
 }
 
@@ -300,7 +307,13 @@ func (in *input) OpenAt(ctx context.Context, offset int64) (io.ReadCloser, error
 	if err != nil {
 		return nil, err
 	}
-	return &countedCloser{counted{Reader: rc, meter: in.meter, n: offset}, rc}, nil
+	return in.counted(rc, offset), nil
+}
+
+// counted counts what is read of a stream that begins at offset. What comes before is not moved now.
+func (in *input) counted(rc io.ReadCloser, offset int64) io.ReadCloser {
+	in.meter.skip(offset)
+	return &countedCloser{counted{Reader: rc, meter: in.meter, n: offset}, rc}
 }
 
 // close closes what was opened. That a stream which was read does not close well says nothing about the put.

@@ -138,6 +138,13 @@ func (m *meter) reached(n int64) {
 	}
 }
 
+// skip says that the first n bytes need not be read: they were, by this run or an earlier one.
+func (m *meter) skip(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.high = max(m.high, n)
+}
+
 // flush tells the rest.
 func (m *meter) flush() {
 	m.mu.Lock()

@@ -14,7 +14,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.uber.org/goleak"
 
 	"github.com/ocisync/ocisync/internal/engine"
 	"github.com/ocisync/ocisync/scheme"
@@ -28,8 +27,6 @@ import (
 	"github.com/ocisync/ocisync/types/tag"
 	"github.com/ocisync/ocisync/types/transfer"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is two places and an engine between them. Both are memory behind a spy; as their schemes differ, nothing can
 // be linked unless a test says otherwise.

@@ -211,6 +211,25 @@ func TestSecondPutOfABlobHasAFileOfItsOwn(t *testing.T) {
 	}
 }
 
+// Between the look at the blob and the opening of the ingest another one may have put it.
+func TestPutThatComesTooLateReadsNothing(t *testing.T) {
+	data := bigBlob("late")
+	d := types.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+	r, other := place(t.TempDir()), open(t)
+	var once sync.Once
+	o := open(t, withHook(func(step, name string) error {
+		if step == stepCreate && strings.HasSuffix(name, "/"+ingestLock) {
+			once.Do(func() { putBlob(t, other, r, data) })
+		}
+		return nil
+	}))
+	src := &slowSource{data: data}
+	if got, err := o.BlobPut(t.Context(), r, d, src); err != nil || got.Size != d.Size || src.bytes != 0 {
+		t.Errorf("%v, %v, %d bytes were read", got, err, src.bytes)
+	}
+	stored(t, r, d)
+}
+
 func TestPutsOnAFullDiskGiveTheSpaceBack(t *testing.T) {
 	data := bigBlob("full")
 	for _, step := range []string{stepCreate, stepWrite, stepSync} {

@@ -123,3 +123,41 @@ func TestSourceOf(t *testing.T) {
 		}
 	}
 }
+
+func TestLazySourceIsOpenedWhenItIsRead(t *testing.T) {
+	d := types.Descriptor{Digest: digest.FromString(text), Size: int64(len(text))}
+	opened := 0
+	lazy := func(content string, err error) blob.Source {
+		return blob.NewLazySource(d, func() (io.Reader, error) {
+			opened++
+			return strings.NewReader(content), err
+		}, func(context.Context, int64) (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader("rest")), nil
+		})
+	}
+	s := lazy(text, nil)
+	if !blob.Verifies(s, d) || blob.Verifies(s, types.Descriptor{Digest: digest.FromString("other")}) || blob.Verifies(s, types.Descriptor{}) {
+		t.Error("it is no proof of its content, or one of something else")
+	}
+	if rc, err := s.OpenAt(context.Background(), 1); err != nil || opened != 0 {
+		t.Errorf("opened %d times, %v", opened, err)
+	} else {
+		rc.Close()
+	}
+	if got, err := io.ReadAll(s); err != nil || string(got) != text || opened != 1 || blob.Verifies(s, d) {
+		t.Errorf("%q, %v, opened %d times", got, err, opened)
+	}
+	if _, err := io.ReadAll(lazy("S"+text[1:], nil)); !errors.Is(err, errs.ErrDigestMismatch) {
+		t.Errorf("wrong content: %v", err)
+	}
+	boom := errors.New("boom")
+	s = lazy(text, boom)
+	for range 2 {
+		if _, err := s.Read(make([]byte, 1)); !errors.Is(err, boom) {
+			t.Error(err)
+		}
+	}
+	if opened != 3 || blob.Verifies(s, d) {
+		t.Errorf("opened %d times", opened)
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+
+	"github.com/ocisync/ocisync/types"
 )
 
 // source joins a first stream with a way to open others.
@@ -21,6 +23,44 @@ func NewSource(first io.Reader, open func(ctx context.Context, offset int64) (io
 func (s *source) Read(p []byte) (int, error) { return s.first.Read(p) }
 
 func (s *source) OpenAt(ctx context.Context, offset int64) (io.ReadCloser, error) {
+	return s.open(ctx, offset)
+}
+
+// lazy is a source whose first stream is opened when it is first read.
+type lazy struct {
+	desc  types.Descriptor
+	begin func() (io.Reader, error)
+	open  func(ctx context.Context, offset int64) (io.ReadCloser, error)
+	first io.Reader // nil until it is read
+	err   error
+}
+
+// NewLazySource is NewSource for a first stream that may not be needed, as when a put is resumed: begin opens it, once,
+// when it is first read. It is taken for a proof of desc (see Verifies): what begin returns is verified unless it does
+// that itself. The caller still closes it.
+func NewLazySource(desc types.Descriptor, begin func() (io.Reader, error), open func(ctx context.Context, offset int64) (io.ReadCloser, error)) Source {
+	return &lazy{desc: desc, begin: begin, open: open}
+}
+
+func (s *lazy) Read(p []byte) (int, error) {
+	if s.first == nil && s.err == nil {
+		s.first, s.err = s.start()
+	}
+	if s.err != nil {
+		return 0, s.err
+	}
+	return s.first.Read(p)
+}
+
+func (s *lazy) start() (io.Reader, error) {
+	rdr, err := s.begin()
+	if err != nil || Verifies(rdr, s.desc) {
+		return rdr, err
+	}
+	return NewReader(io.NopCloser(rdr), s.desc)
+}
+
+func (s *lazy) OpenAt(ctx context.Context, offset int64) (io.ReadCloser, error) {
 	return s.open(ctx, offset)
 }
 

@@ -113,6 +113,8 @@ func Verifies(rdr io.Reader, desc types.Descriptor) bool {
 		return r.n == 0 && r.err == nil && !r.over.Load() && desc.Digest != "" && r.desc.Digest == desc.Digest
 	case *source:
 		return Verifies(r.first, desc)
+	case *lazy:
+		return r.first == nil && r.err == nil && desc.Digest != "" && r.desc.Digest == desc.Digest
 	}
 	return false
 }

@@ -18,6 +18,7 @@ type change struct {
 	apply func(ctx context.Context, d *draft) ([]namedFile, error)
 	after func() error
 	alone func(lock *fileLock, now *cached) error
+	frees bool // it makes room: on a full disk it may use what was set aside
 }
 
 // last reports whether a batch ends with the change: what comes behind it must see what it did.
@@ -112,18 +113,21 @@ func (l *layout) commit(lock *fileLock, calls []*call[*change]) (rest []*call[*c
 // is everybody's.
 func (l *layout) commitBatch(lock *fileLock, calls []*call[*change]) error {
 	ctx := context.Background() // from here on it takes as long as the disk does
-	l.hasty = false
+	l.hasty, l.spending = false, false
 	for range 10 {
 		for _, c := range calls {
 			c.err = nil
 		}
 		err := l.try(ctx, lock, calls)
-		if !errors.Is(err, errChanged) {
-			return err
+		if errors.Is(err, errChanged) {
+			l.hasty = errors.Is(err, errWritten) && !l.awaitWriter()
+			continue
 		}
-		if errors.Is(err, errWritten) {
-			l.hasty = !l.awaitWriter()
+		if some := freeing(calls, err); len(some) > 0 && !l.spending {
+			calls, l.spending = some, true
+			continue
 		}
+		return err
 	}
 	return &errs.Error{Op: "commit", Ref: l.file(indexName), Err: errs.ErrUnavailable, Message: errChanged.Error()}
 }
@@ -158,7 +162,10 @@ func (l *layout) try(ctx context.Context, lock *fileLock, calls []*call[*change]
 	if err != nil {
 		return err
 	}
-	return l.resolveVanished(d.now(), d.deleted)
+	if err := l.resolveVanished(d.now(), d.deleted); !l.noRoom(err) {
+		return err
+	}
+	return nil // what was deleted stays on the list: there is no room for a new one
 }
 
 // syncIndex makes an index durable that says already what was asked for: another tool may have written it.
@@ -180,6 +187,11 @@ func (l *layout) syncIndex(base *cached) error {
 // sees. It waits for the disk twice: for everything that the new index is and needs, and for its name.
 func (l *layout) install(lock *fileLock, base *cached, d *draft, needed []namedFile) error {
 	next := d.encode()
+	if !l.spending {
+		if err := l.keepReserve(int64(len(next.raw))); err != nil {
+			return err
+		}
+	}
 	t, err := l.writeIndex(next.raw)
 	if err != nil {
 		return err
@@ -204,6 +216,10 @@ func (l *layout) install(lock *fileLock, base *cached, d *draft, needed []namedF
 		return err
 	}
 	undo, err := l.record(base, d, made.mark())
+	if l.noRoom(err) { // better to forget than not to delete
+		l.journal = journal{}
+		undo, err = func() error { return nil }, l.vol.remove(rootsName)
+	}
 	if err != nil {
 		return err
 	}
@@ -243,11 +259,17 @@ func (l *layout) overwrite(base *cached, t *temp) error {
 // writeIndex makes a file of raw. It is not durable yet.
 func (l *layout) writeIndex(raw []byte) (*temp, error) {
 	t, err := l.vol.newTemp()
-	if err != nil {
-		return nil, l.vol.full(err, int64(len(raw)))
+	if err == nil {
+		if _, err = t.Write(raw); err != nil {
+			t.discard()
+		}
 	}
-	if _, err = t.Write(raw); err != nil {
-		t.discard()
+	if l.noRoom(err) {
+		if spent, serr := l.writeReserve(raw); serr == nil {
+			return spent, nil
+		}
+	}
+	if err != nil {
 		return nil, l.vol.full(err, int64(len(raw)))
 	}
 	return t, nil

@@ -71,7 +71,11 @@ func (l *layout) swap(base *cached, t *temp) error {
 	if err == nil {
 		err = l.look(t.name, base)
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case l.spending: // there may be no room for another reserve
+		err = l.vol.rename(t.name, reserveName)
+	default:
 		err = l.vol.remove(t.name)
 	}
 	if err != nil {

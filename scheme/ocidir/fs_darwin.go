@@ -15,6 +15,9 @@ func syncFS(*os.File) error { return errors.ErrUnsupported }
 // exchangeFiles: index.json is replaced by a plain rename here, after a last look.
 func exchangeFiles(*os.Root, string, string) error { return errors.ErrUnsupported }
 
+// allocateFile: zeros are written.
+func allocateFile(*os.File, int64) error { return errors.ErrUnsupported }
+
 // hasWriter: it is not known here.
 func hasWriter(*os.File) bool { return false }
 

@@ -49,6 +49,15 @@ func bootTime() (id string, since time.Duration) {
 
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctim.Nano() }
 
+// allocateFile gives an empty file size bytes. Where the file system cannot do that it is errors.ErrUnsupported.
+func allocateFile(f *os.File, size int64) error {
+	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSYS) {
+		return errors.ErrUnsupported
+	}
+	return err
+}
+
 // renameNoReplace renames to a name that does not exist.
 func renameNoReplace(root *os.Root, from, to string) error {
 	return renameWith(root, from, to, unix.RENAME_NOREPLACE)

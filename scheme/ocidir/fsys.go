@@ -230,6 +230,27 @@ func (v *volume) exchange(a, b string) error {
 	return exchangeFiles(v.root, a, b)
 }
 
+// allocate gives f size bytes on the disk, so that writing them finds room.
+func (v *volume) allocate(f *os.File, name string, size int64) error {
+	if err := v.step(stepWrite, name); err != nil {
+		return err
+	}
+	err := allocateFile(f, size)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	zeros := buffers.Get().(*[]byte)
+	defer buffers.Put(zeros)
+	clear(*zeros)
+	for size > 0 {
+		n, werr := f.Write((*zeros)[:min(size, int64(len(*zeros)))])
+		if size -= int64(n); werr != nil {
+			return werr
+		}
+	}
+	return nil
+}
+
 // truncate cuts a file to size bytes.
 func (v *volume) truncate(f *os.File, name string, size int64) error {
 	if err := v.step(stepTruncate, name); err != nil {

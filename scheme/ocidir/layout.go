@@ -37,9 +37,10 @@ type layout struct {
 	graph   *graph
 	leases  *leases
 
-	noSwap  atomic.Bool // the file system cannot exchange two files
-	journal journal     // what roots says; for who has the lock
-	hasty   bool        // who has index.json open for writing is not waited for any more; for who has the lock
+	noSwap   atomic.Bool // the file system cannot exchange two files
+	journal  journal     // what roots says; for who has the lock
+	hasty    bool        // who has index.json open for writing is not waited for any more; for who has the lock
+	spending bool        // the disk is full, and what was set aside is used; for who has the lock
 
 	anchored  sync.Map    // the directories in blobs whose names are durable
 	prepared  atomic.Bool // leftovers were removed

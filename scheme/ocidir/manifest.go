@@ -157,6 +157,7 @@ func (o *OCIDir) ManifestDelete(ctx context.Context, r ref.Ref, _ ...scheme.Mani
 		return fail(op, r, "", err)
 	}
 	err = l.commits.do(ctx, &change{
+		frees: true,
 		apply: func(_ context.Context, dr *draft) ([]namedFile, error) {
 			_, serr := l.vol.stat(name)
 			if _, listed := dr.now().digests.get(d); !listed && !missed && absent(serr) {

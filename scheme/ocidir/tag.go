@@ -47,7 +47,7 @@ func (o *OCIDir) TagDelete(ctx context.Context, r ref.Ref, _ ...scheme.TagDelete
 	if err := l.prepare(ctx); err != nil {
 		return failWrite(op, r, "", err)
 	}
-	err = l.commits.do(ctx, &change{apply: func(_ context.Context, d *draft) ([]namedFile, error) {
+	err = l.commits.do(ctx, &change{frees: true, apply: func(_ context.Context, d *draft) ([]namedFile, error) {
 		found, err := d.removeTag(r.Tag)
 		if err == nil && !found {
 			err = errs.ErrManifestUnknown

@@ -21,10 +21,12 @@ type temp struct {
 	unproven bool // its digest was not made of the bytes that are in it (see ingest)
 }
 
+func tempName() string { return join(ingestDir, rand.Text()+tempSuffix) }
+
 // newTemp makes an empty file in ingest.
 func (v *volume) newTemp() (*temp, error) {
 	for range 100 {
-		name := join(ingestDir, rand.Text()+tempSuffix)
+		name := tempName()
 		f, err := v.create(name)
 		if errors.Is(err, fs.ErrNotExist) { // .ocisync was deleted, or is not there yet
 			if err = v.mkdir(stateDir); err == nil {

@@ -176,9 +176,6 @@ func (c *checker) manifest(ctx context.Context, i int32) (found, error) {
 			return f, err
 		}
 		if f.kind == "" { // it was replaced by a good one meanwhile, or is in the trash
-			if _, err := c.l.statBlob(it.digest, name); err != nil {
-				return f, err
-			}
 			m, f.id, err = c.l.loadManifest(ctx, it.digest, it.mediaType, func(*os.File, fileID, string) error { return errWrongBytes })
 		}
 	}
@@ -189,6 +186,9 @@ func (c *checker) manifest(ctx context.Context, i int32) (found, error) {
 	c.checked(blob.Info{Digest: it.digest, Size: f.id.size}, func(r *scheme.CheckReport) { r.Manifests++; r.Bytes += f.read })
 	switch {
 	case f.kind != "":
+		return f, nil
+	case errors.Is(err, errs.ErrNotFound):
+		f.kind, f.err = scheme.ProblemMissing, c.failed(name, err)
 		return f, nil
 	case err != nil:
 		f.kind, f.err = scheme.ProblemEntry, c.failed(name, err)

@@ -265,7 +265,7 @@ func (l *layout) loadManifest(ctx context.Context, d digest.Digest, mediaType st
 	if err != nil {
 		return nil, fileID{}, err
 	}
-	f, id, err := l.vol.openFile(name)
+	f, id, err := l.openBlobFile(d, name)
 	if absent(err) {
 		return nil, id, errs.ErrManifestUnknown
 	}

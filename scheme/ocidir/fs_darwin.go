@@ -26,6 +26,9 @@ func cloneFile(_, _ *os.File) error { return errors.ErrUnsupported }
 
 func renameNoReplace(*os.Root, string, string) error { return errors.ErrUnsupported }
 
+// startWriting: there is no such hint.
+func startWriting(*os.File) {}
+
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctimespec.Nano() }
 
 // bootTime: nothing is known of when the clock was set.

@@ -47,6 +47,14 @@ func bootTime() (id string, since time.Duration) {
 	return strings.TrimSpace(string(raw)), time.Duration(ts.Nano())
 }
 
+// startWriting has the system begin to write what of f is in memory only, without waiting for it. It is a hint: what
+// fails is told by the sync that follows.
+func startWriting(f *os.File) {
+	if c, err := f.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) { _ = unix.SyncFileRange(int(fd), 0, 0, unix.SYNC_FILE_RANGE_WRITE) })
+	}
+}
+
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctim.Nano() }
 
 // allocateFile gives an empty file size bytes. Where the file system cannot do that it is errors.ErrUnsupported.

@@ -28,6 +28,9 @@ func cloneFile(_, _ *os.File) error { return errors.ErrUnsupported }
 
 func renameNoReplace(*os.Root, string, string) error { return errors.ErrUnsupported }
 
+// startWriting: there is no such hint.
+func startWriting(*os.File) {}
+
 // syncDirFile: NTFS journals names by itself, and a directory cannot be flushed by who may only read it.
 func syncDirFile(*os.File) error { return nil }
 

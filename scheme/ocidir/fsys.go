@@ -16,8 +16,9 @@ import (
 // volume is the directory of one layout. Everything that changes the disk goes through its methods, so that a test can
 // stop a put at any step, or make any step fail. Paths are relative, use slashes, and cannot leave the directory.
 type volume struct {
-	root *os.Root
-	hook hook
+	root  *os.Root
+	hook  hook
+	eager bool // large files will be synced
 
 	mu      sync.Mutex
 	watch   *os.File // open since before the first write: the system tells it of failures since then

@@ -338,8 +338,9 @@ func TestPutOfAKilledProcessGoesOn(t *testing.T) {
 			if got, err := o.BlobPut(t.Context(), r, d, src); err != nil || got.Digest != d.Digest || got.Size != d.Size {
 				t.Fatalf("%v, %v", got, err)
 			}
-			if src.bytes != d.Size-stop {
-				t.Errorf("killed after %d of %d bytes, %d were read again", stop, d.Size, src.bytes-(d.Size-stop))
+			// what was read and not written yet died with the process
+			if again := src.bytes - (d.Size - stop); again < 0 || again > pourBuffers*copySize {
+				t.Errorf("killed after %d of %d bytes, %d were read again", stop, d.Size, again)
 			}
 			ra, err := o.BlobOpen(t.Context(), r, d)
 			if err != nil {

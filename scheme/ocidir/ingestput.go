@@ -124,7 +124,7 @@ func (in *ingest) putRest(ctx context.Context, want types.Descriptor, src blob.S
 // pull copies rdr to the end of the ingest. When that fails the ingest is over: kept if it was the source that failed.
 func (in *ingest) pull(ctx context.Context, want types.Descriptor, rdr io.Reader) error {
 	out := &ingestWriter{in: in}
-	n, err := copyTo(ctx, out, rdr, want.Size-in.size)
+	n, err := pour(ctx, rdr, want.Size-in.size, out)
 	if err == nil && in.size != want.Size {
 		err = fmt.Errorf("%w: %d bytes, not %d", errs.ErrSizeMismatch, in.size, want.Size)
 	}

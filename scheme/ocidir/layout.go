@@ -65,7 +65,7 @@ func openLayout(o *OCIDir, path string) (*layout, error) {
 		return nil, errors.Join(err, root.Close())
 	}
 	l := &layout{
-		o: o, path: path, dir: dirInfo{fi}, mem: o.mem, vol: &volume{root: root, hook: o.hook},
+		o: o, path: path, dir: dirInfo{fi}, mem: o.mem, vol: &volume{root: root, hook: o.hook, eager: o.durability.commits()},
 		loading: make(chan struct{}, 1), graph: newGraph(),
 	}
 	l.leases = &leases{vol: l.vol}

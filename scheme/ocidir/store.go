@@ -190,12 +190,12 @@ func (l *layout) fill(ctx context.Context, t *temp, want types.Descriptor, rdr i
 		limit = want.Size
 	}
 	var h hash.Hash
-	out := io.Writer(t)
+	out := []io.Writer{t}
 	if !blob.Verifies(rdr, want) {
 		h = digestAlgorithm(want).Hash()
-		out = io.MultiWriter(t, h)
+		out = append(out, h)
 	}
-	n, err := copyTo(ctx, out, rdr, limit)
+	n, err := pour(ctx, rdr, limit, out...)
 	if err != nil {
 		return want, l.vol.full(err, max(want.Size, n))
 	}

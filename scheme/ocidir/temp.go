@@ -19,6 +19,7 @@ type temp struct {
 	done bool // it has its final name
 
 	unproven bool // its digest was not made of the bytes that are in it (see ingest)
+	waiting  int  // bytes written that the disk was not told of
 }
 
 func tempName() string { return join(ingestDir, rand.Text()+tempSuffix) }
@@ -55,7 +56,15 @@ func (v *volume) newTemp() (*temp, error) {
 	return nil, &fs.PathError{Op: "create", Path: ingestDir, Err: errors.New("new files disappear again and again")}
 }
 
-func (t *temp) Write(p []byte) (int, error) { return t.vol.write(t.f, t.name, p) }
+// Write has the disk begin early with what is much: the sync at the end then finds little left to do.
+func (t *temp) Write(p []byte) (int, error) {
+	n, err := t.vol.write(t.f, t.name, p)
+	if t.waiting += n; t.vol.eager && t.waiting >= writeback {
+		startWriting(t.f)
+		t.waiting = 0
+	}
+	return n, err
+}
 
 // rename gives the file its final name. It replaces what has that name; an open reader of that keeps it. The lock goes
 // last: before the rename it would make the file look like a leftover.

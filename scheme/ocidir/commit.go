@@ -202,6 +202,9 @@ func (l *layout) install(lock *fileLock, base *cached, d *draft, needed []namedF
 			t.discard()
 		}
 	}()
+	if err := l.predate(t, base); err != nil {
+		return err
+	}
 	if err := l.syncNamed(needed, t); err != nil {
 		return l.vol.full(err, int64(len(next.raw)))
 	}
@@ -241,7 +244,7 @@ func (l *layout) install(lock *fileLock, base *cached, d *draft, needed []namedF
 		l.mem.setDurable(id)
 	}
 	keep = true
-	return l.setCache(&cached{ix: next, f: t.f, id: id, read: time.Now()})
+	return l.setCache(&cached{ix: next, f: t.f, id: id, sure: id.distinct(time.Now())})
 }
 
 // overwrite is swap where files cannot be exchanged. What a program that takes no lock writes in the microseconds since

@@ -81,7 +81,7 @@ func idOf(fi fs.FileInfo) (fileID, error) {
 	st := fi.Sys().(*syscall.Stat_t)
 	return fileID{
 		dev: uint64(st.Dev), ino: st.Ino, size: fi.Size(), //nolint:unconvert // Dev differs by system
-		mtime: fi.ModTime().UnixNano(), ctime: changeTime(st),
+		mtime: cutTime(fi.ModTime().UnixNano()), ctime: cutTime(changeTime(st)),
 	}, nil
 }
 

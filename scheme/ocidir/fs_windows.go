@@ -91,7 +91,7 @@ func identify(f *os.File) (fileID, error) {
 	}
 	return fileID{
 		dev: uint64(by.VolumeSerialNumber), ino: uint64(by.FileIndexHigh)<<32 | uint64(by.FileIndexLow),
-		size: fi.Size(), mtime: fi.ModTime().UnixNano(), ctime: basic.changed * 100,
+		size: fi.Size(), mtime: cutTime(fi.ModTime().UnixNano()), ctime: cutTime(basic.changed * 100),
 	}, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -294,6 +295,16 @@ type fileID struct {
 	dev, ino     uint64
 	size         int64
 	mtime, ctime int64 // nanoseconds
+}
+
+// coarse is what file systems cut times to, in nanoseconds; tests set it to see what does not show in them.
+var coarse atomic.Int64
+
+func cutTime(t int64) int64 {
+	if c := coarse.Load(); c > 0 {
+		t -= t % c
+	}
+	return t
 }
 
 // stat identifies a regular file. Anything else under that name is errs.ErrCorrupt.

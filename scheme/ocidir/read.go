@@ -28,8 +28,7 @@ type cached struct {
 	ix   *index
 	f    *os.File
 	id   fileID
-	read time.Time
-	sure bool // it was read long enough after the last change for a later one to show
+	sure bool // a later change of its bytes would show in id
 }
 
 func (c *cached) close() error {
@@ -40,17 +39,41 @@ func (c *cached) close() error {
 }
 
 // tick is how coarse the file's times may be: 4 ms before Linux 6.13, whole seconds on some file systems.
-func (c *cached) tick() time.Duration {
-	if c.id.ctime%int64(time.Second) == 0 {
+func (id fileID) tick() time.Duration {
+	if id.ctime%int64(time.Second) == 0 {
 		return 2 * time.Second
 	}
 	return 20 * time.Millisecond
 }
 
-// fresh reports whether c can be used for a file of that identity. One that was read within a tick of its change is
-// compared once more after the tick: somebody may have written in place twice within it.
+// distinct reports whether whoever writes into the file after read gives it another modification time, however coarse
+// those are: it is not of about now.
+func (id fileID) distinct(read time.Time) bool {
+	return read.Sub(time.Unix(0, id.mtime)).Abs() > id.tick()
+}
+
+// fresh reports whether c can be used for a file of that identity. While somebody may write in place without that it shows
+// the bytes are compared each time.
 func (c *cached) fresh(id fileID) bool {
-	return c != nil && c.id == id && (c.sure || time.Since(c.read) < c.tick())
+	return c != nil && c.id == id && c.sure
+}
+
+// predate gives the next index a modification time that no later write can give it, and that is later than base's where
+// times are fine enough for both.
+func (l *layout) predate(t *temp, base *cached) error {
+	id, err := identify(t.f)
+	if err != nil {
+		return err
+	}
+	to := time.Now().Add(-2 * id.tick())
+	if last := time.Unix(0, base.id.mtime); !to.After(last) && id.tick() < time.Second {
+		to = last.Add(time.Microsecond)
+	}
+	err = l.vol.setTime(t.name, to)
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
+		return nil // then the bytes are compared
+	}
+	return err
 }
 
 // index returns the current state of index.json.
@@ -98,6 +121,7 @@ func (l *layout) load(ctx context.Context) (*cached, error) {
 	if old != nil {
 		prev = old.ix
 	}
+	read := time.Now()
 	got, err := stable(ctx, l, indexName, func(raw []byte) (*index, error) {
 		if prev != nil && bytes.Equal(raw, prev.raw) {
 			return prev, nil
@@ -107,8 +131,7 @@ func (l *layout) load(ctx context.Context) (*cached, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cached{ix: got.doc, f: got.f, id: got.id, read: time.Now()}
-	c.sure = c.read.Sub(time.Unix(0, c.id.ctime)) > c.tick()
+	c := &cached{ix: got.doc, f: got.f, id: got.id, sure: got.id.distinct(read)}
 	return c, l.setCache(c)
 }
 

@@ -21,9 +21,6 @@ type change struct {
 	frees bool // it makes room: on a full disk it may use what was set aside
 }
 
-// last reports whether a batch ends with the change: what comes behind it must see what it did.
-func (c *change) last() bool { return c.after != nil || c.alone != nil }
-
 // underLock runs fn while nobody else, of this process or another one, commits: now is the index, and stays it but for
 // tools that take no lock. fn must be short, as all writers wait; must not commit, nor call anything that does; and must
 // ask lock.valid before it does what two could not do at once. Once fn runs ctx does not end it. The layout must exist.
@@ -42,12 +39,16 @@ func (l *layout) runCommits(take func() []*call[*change]) {
 			break
 		}
 		calls = append(calls, take()...)
+		var done []*call[*change]
 		if len(calls) > 0 {
 			if err = l.repairSwap(); err == nil {
-				calls, err = l.commit(lock, calls)
+				done, calls, err = l.commit(lock, calls)
 			}
 		}
 		lock.unlock()
+		for _, c := range done { // who is told that it is done finds nothing of it open any more
+			c.finish(c.err)
+		}
 		if !errors.Is(err, errLockLost) {
 			break
 		}
@@ -71,48 +72,58 @@ var errLockLost = errors.New("the lock file was deleted while it was locked")
 var errChanged = errors.New("index.json was changed by a program that takes no lock")
 
 // commit applies calls to the index as it is now, and writes it. A change with an after ends its batch: those behind it
-// must see what after did, or a put would count on the file that a delete is about to remove. It finishes what it
-// committed, and returns the rest with the error that is theirs.
-func (l *layout) commit(lock *fileLock, calls []*call[*change]) (rest []*call[*change], err error) {
+// must see what after did, or a put would count on the file that a delete is about to remove. It returns the calls that
+// are done, each with its outcome, and the rest with the error that is theirs.
+func (l *layout) commit(lock *fileLock, calls []*call[*change]) (done, rest []*call[*change], err error) {
 	if slices.ContainsFunc(calls, func(c *call[*change]) bool { return c.arg.alone == nil }) {
 		if err := l.establish(); err != nil {
-			return calls, err
+			return nil, calls, err
 		}
 	}
-	for len(calls) > 0 {
-		if alone := calls[0].arg.alone; alone != nil {
-			now, err := l.current(context.Background())
-			if err == nil {
-				err = alone(lock, now)
-			}
-			calls[0].finish(err)
-			calls = calls[1:]
-			continue
+	for n := 0; n < len(calls); {
+		batch := calls[n : n+batchSize(calls[n:])]
+		err := l.commitBatch(lock, batch)
+		if errors.Is(err, errLockLost) {
+			return calls[:n], calls[n:], err
 		}
-		n := slices.IndexFunc(calls, func(c *call[*change]) bool { return c.arg.last() }) + 1
-		if n == 0 {
-			n = len(calls)
-		} else if calls[n-1].arg.alone != nil {
-			n--
-		}
-		if err := l.commitBatch(lock, calls[:n]); err != nil {
-			return calls, err
-		}
-		for _, c := range calls[:n] {
-			if c.err == nil && c.arg.after != nil {
+		for _, c := range batch {
+			switch {
+			case c.err != nil:
+			case err != nil:
+				c.err = err
+			case c.arg.after != nil:
 				c.err = c.arg.after()
 			}
-			c.finish(c.err)
 		}
-		calls = calls[n:]
+		n += len(batch)
 	}
-	return nil, nil
+	return calls, nil, nil
+}
+
+// batchSize is how many of calls, which are not empty, are committed at once.
+func batchSize(calls []*call[*change]) int {
+	for i, c := range calls {
+		switch {
+		case c.arg.alone != nil:
+			return max(i, 1)
+		case c.arg.after != nil:
+			return i + 1
+		}
+	}
+	return len(calls)
 }
 
 // commitBatch makes one new file of calls. A change that is refused has its error in its call; an error that is returned
 // is everybody's.
 func (l *layout) commitBatch(lock *fileLock, calls []*call[*change]) error {
 	ctx := context.Background() // from here on it takes as long as the disk does
+	if alone := calls[0].arg.alone; alone != nil {
+		now, err := l.current(ctx)
+		if err == nil {
+			err = alone(lock, now)
+		}
+		return err
+	}
 	l.hasty, l.spending = false, false
 	for range 10 {
 		for _, c := range calls {

@@ -55,6 +55,7 @@ const (
 	stepRemove   = "remove"
 	stepLink     = "link"
 	stepClone    = "clone"
+	stepSweep    = "sweep" // a collector is about to ask for the lock, to remove from what is named
 	stepTruncate = "truncate"
 )
 

@@ -217,6 +217,9 @@ func (c *collector) sweep(ctx context.Context) error {
 			bytes += todo[n].id.size
 			n++
 		}
+		if err := c.l.vol.step(stepSweep, blobsDir); err != nil {
+			return err
+		}
 		if err := c.see(ctx); err != nil { // most of what is new is walked without the lock
 			return err
 		}

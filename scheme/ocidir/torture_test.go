@@ -34,11 +34,12 @@ const tortureCount = "OCISYNC_TORTURE"
 // torturer pushes images that have much in common, moves tags and deletes them. It relies on what it is told: what is
 // found or mounted is not put. Nothing that it finds is reachable for long but by its leases, as it moves all tags.
 type torturer struct {
-	Name   string
-	Target string
-	Source string // a layout that has everything, to mount from
-	Seed   uint64
-	Pushes int
+	Name     string
+	Target   string
+	Source   string // a layout that has everything, to mount from
+	Seed     uint64
+	Pushes   int
+	Collects bool // it does not push, but collects until it is killed, and prints a line for every run
 
 	o    *OCIDir
 	rand *rand.Rand
@@ -153,7 +154,10 @@ func (w *torturer) blob(ctx context.Context, data []byte) error {
 func tortureMain(plan string) int {
 	var w torturer
 	err := json.Unmarshal([]byte(plan), &w)
-	if err == nil {
+	switch {
+	case err == nil && w.Collects:
+		err = w.collect(context.Background())
+	case err == nil:
 		err = w.run(context.Background())
 	}
 	if err != nil {
@@ -163,7 +167,19 @@ func tortureMain(plan string) int {
 	return 0
 }
 
-func (w *torturer) start(t *testing.T) *exec.Cmd {
+// collect goes on until the process is killed.
+func (w *torturer) collect(ctx context.Context) error {
+	for {
+		o := New(WithDurability(None))
+		rep, err := o.Collect(ctx, w.target(), scheme.WithGrace(0), scheme.WithUntagged())
+		if err = errors.Join(err, o.Close()); err != nil {
+			return err
+		}
+		fmt.Println(len(rep.Removed))
+	}
+}
+
+func (w *torturer) command(t *testing.T) *exec.Cmd {
 	t.Helper()
 	plan, err := json.Marshal(w)
 	if err != nil {
@@ -172,10 +188,20 @@ func (w *torturer) start(t *testing.T) *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), tortureEnv+"="+string(plan))
 	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
 	return cmd
+}
+
+// tortureLayouts makes one layout with a tag, and one with everything that may be pushed.
+func tortureLayouts(t *testing.T, target, source ref.Ref) {
+	t.Helper()
+	alone(t, func(o *OCIDir) error {
+		for k := range tortureImages {
+			if err := tortureImage(k).Push(t.Context(), o, source.WithTag("all")); err != nil {
+				return err
+			}
+		}
+		return schemetest.Opaque("first").Push(t.Context(), o, target.WithTag("first"))
+	})
 }
 
 // Garbage is collected as fast as it goes, without a grace period, while processes and goroutines push.
@@ -190,25 +216,17 @@ func TestCollectWhileOthersPush(t *testing.T) {
 	const processes, goroutines = 2, 3
 	dir := t.TempDir()
 	target, source := place(dir+"/target"), place(dir+"/source")
-	maker := New(WithDurability(None))
-	for k := range tortureImages {
-		if err := tortureImage(k).Push(t.Context(), maker, source.WithTag("all")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := schemetest.Opaque("first").Push(t.Context(), maker, target.WithTag("first")); err != nil {
-		t.Fatal(err)
-	}
-	if err := maker.Close(); err != nil {
-		t.Fatal(err)
-	}
+	tortureLayouts(t, target, source)
 	seed := rand.Uint64()
 	t.Log("seed", seed)
 	var writers, others sync.WaitGroup
 	for i := range processes + goroutines {
 		w := &torturer{Name: fmt.Sprint("w", i), Target: target.Root, Source: source.Root, Seed: seed + uint64(i), Pushes: pushes / (processes + goroutines)}
 		if i < processes {
-			cmd := w.start(t)
+			cmd := w.command(t)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
 			writers.Go(func() {
 				if err := cmd.Wait(); err != nil {
 					t.Error("a process: ", err)

@@ -38,6 +38,9 @@ func (c *collector) untag(ctx context.Context, now *cached) error {
 	if c.opt.DryRun || len(u.entries) == 0 {
 		return u.report(now.ix)
 	}
+	if err := c.l.vol.step(stepSweep, indexName); err != nil {
+		return err
+	}
 	err := c.l.commits.do(ctx, &change{apply: func(ctx context.Context, d *draft) ([]namedFile, error) {
 		if err := u.settle(ctx, d.now()); err != nil { // others may have tagged or leased one meanwhile
 			return nil, err

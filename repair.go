@@ -41,6 +41,19 @@ func (c *Client) Repair(ctx context.Context, r, from ref.Ref, opts ...VerifyOpti
 	return report, errors.Join(failed...)
 }
 
+// RestoreIndex brings back the index of a directory, when it is missing or makes no sense, as the last commit by ocisync
+// left it. What other programs entered later is lost with the damaged one, which is kept aside; one that can be used is
+// left as it is. See scheme.IndexRestorer.
+//
+// Errors: errs.ErrUnsupported for places that cannot do that; errs.ErrNotFound when nothing is known of the index.
+func (c *Client) RestoreIndex(ctx context.Context, r ref.Ref) (scheme.IndexRestored, error) {
+	var restorer scheme.IndexRestorer
+	if !scheme.As(c.API(), r, &restorer) {
+		return scheme.IndexRestored{}, &errs.Error{Op: "index restore", Ref: r.String(), Err: errs.ErrUnsupported}
+	}
+	return restorer.IndexRestore(ctx, r.Place())
+}
+
 // errByHand: the problem is none of content that another place has.
 var errByHand = errors.New("no other place can have what is missing here: it must be restored by hand")
 

@@ -42,6 +42,24 @@ type IndexStore interface {
 	IndexPut(ctx context.Context, r ref.Ref, old, next []byte) error
 }
 
+// IndexRestorer brings an index back that cannot be used.
+type IndexRestorer interface {
+	// IndexRestore replaces the index of r's repository, if it is missing or makes no sense, by what the place remembers
+	// of it, which may be older than what was lost: somebody has to want that. One that can be used is left as it is.
+	//
+	// Errors: ErrNotFound when there is no such repository, or nothing is remembered; ErrUnsupported for a version of
+	// the format that is not known; ErrReadOnly.
+	IndexRestore(ctx context.Context, r ref.Ref) (IndexRestored, error)
+}
+
+// IndexRestored says what IndexRestore did.
+type IndexRestored struct {
+	Index   bool   // the index was replaced
+	Entries int    // that the new one has
+	Kept    string // where the unusable one is now, as a user would name it
+	Marker  bool   // what says that the place is a repository was written anew
+}
+
 // Leaser keeps blobs from being collected that no index reaches yet. The API's own methods lease what they put, found
 // present or mounted until the API is closed; this is for callers whose knowledge is older, or of other APIs.
 type Leaser interface {

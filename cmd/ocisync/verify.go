@@ -18,8 +18,7 @@ import (
 )
 
 func (a *app) verifyCommand() *cobra.Command {
-	var deep bool
-	var from string
+	var f verifyFlags
 	cmd := &cobra.Command{
 		Use:   "verify PLACE [flags]",
 		Short: "Look for damage, and repair it from another copy",
@@ -32,7 +31,9 @@ Each problem is a line: what is wrong, the digest, the file, and every tag that 
 that do not belong, and what interrupted writers left, are notes: they do no harm.
 
 With --repair-from what is missing or damaged is fetched from another place that has the same
-content, whatever its tags are. Nothing else is changed, and no tag moves.
+content, whatever its tags are. Nothing else is changed, and no tag moves. An index.json that cannot be
+used is left as it is, unless --restore-index asks for what it was after the last commit by ocisync:
+what other programs entered later is lost then. The unusable one is kept.
 
 The exit code is 0 when all is well, 6 when something is missing or damaged, and with
 --repair-from 1 when something could not be repaired.`,
@@ -41,17 +42,26 @@ The exit code is 0 when all is well, 6 when something is missing or damaged, and
   ocisync verify ./mirror --deep --repair-from ghcr.io/org/app`,
 		Args: arguments("PLACE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.verify(cmd.Context(), args[0], from, deep)
+			return a.verify(cmd.Context(), args[0], f)
 		},
 	}
-	f := cmd.Flags()
-	f.SortFlags = false
-	f.BoolVar(&deep, "deep", false, "read and hash every blob")
-	f.StringVar(&from, "repair-from", "", "fetch what is missing or damaged from `SOURCE`, a repository or directory")
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.BoolVar(&f.deep, "deep", false, "read and hash every blob")
+	flags.StringVar(&f.from, "repair-from", "", "fetch what is missing or damaged from `SOURCE`, a repository or directory")
+	flags.BoolVar(&f.restore, "restore-index", false, "replace an index.json that cannot be used by what it was after the last commit by ocisync")
 	return cmd
 }
 
-func (a *app) verify(ctx context.Context, arg, fromArg string, deep bool) (err error) {
+// verifyFlags are the flags of verify.
+type verifyFlags struct {
+	deep    bool
+	from    string
+	restore bool
+}
+
+func (a *app) verify(ctx context.Context, arg string, flags verifyFlags) (err error) {
+	fromArg, deep := flags.from, flags.deep
 	r, err := parsePlace(arg)
 	if err != nil {
 		return err
@@ -70,6 +80,11 @@ func (a *app) verify(ctx context.Context, arg, fromArg string, deep bool) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
+	if flags.restore {
+		if err := a.restoreIndex(ctx, client, r); err != nil {
+			return adviseMissing(ctx, client.API(), r, arg, err)
+		}
+	}
 	watch := a.watchVerify()
 	opts := []ocisync.VerifyOption{ocisync.VerifyProgress(watch.checked)}
 	if deep {
@@ -97,6 +112,26 @@ func (a *app) verify(ctx context.Context, arg, fromArg string, deep bool) (err e
 		a.printVerified(r, from, deep, rep)
 	}
 	return errors.Join(err, verdict(r, from, arg, rep), a.out.err)
+}
+
+// restoreIndex does what --restore-index asks for, and says what was done.
+func (a *app) restoreIndex(ctx context.Context, client *ocisync.Client, r ref.Ref) error {
+	done, err := client.RestoreIndex(ctx, r)
+	if err != nil {
+		return err
+	}
+	if done.Index {
+		kept := ""
+		if done.Kept != "" {
+			kept = "; the one that could not be used is " + displayPath(done.Kept)
+		}
+		a.console.note("note: index.json of %s was replaced by what it was after the last commit by ocisync, with %s%s",
+			display(r.Place()), count(done.Entries, "entry"), kept)
+	}
+	if done.Marker {
+		a.console.note("note: oci-layout of %s was written anew", display(r.Place()))
+	}
+	return nil
 }
 
 // printVerified prints the end of the result, and with a repair all of it: only then it is known what became of it.

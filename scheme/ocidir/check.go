@@ -3,6 +3,7 @@ package ocidir
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 
@@ -146,6 +147,12 @@ func (c *checker) index(ctx context.Context) (*index, error) {
 		var empty *cached
 		if empty, err = c.l.loadMissing(); err == nil {
 			return empty.ix, nil
+		}
+	}
+	if ix, merr := c.l.remembered(); merr == nil && errors.Is(err, errs.ErrCorrupt) && !errors.Is(err, errs.ErrUnsupported) {
+		err = &errs.Error{
+			Op: "verify", Ref: c.l.file(indexName), Err: err,
+			Hint: fmt.Sprintf("ocisync verify DIRECTORY --restore-index: %d entries are known, of the last commit by ocisync", len(ix.entries)),
 		}
 	}
 	return nil, c.emit(scheme.Problem{Kind: scheme.ProblemIndex, Path: c.l.file(indexName), Err: err})

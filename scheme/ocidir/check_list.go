@@ -133,7 +133,7 @@ func (c *checker) unneeded(ctx context.Context, d digest.Digest) error {
 
 // note tells of something untidy.
 func (c *checker) note(kind scheme.ProblemKind, name string, d digest.Digest, words string) error {
-	return c.emit(scheme.Problem{Kind: kind, Digest: d, Path: c.l.file(name), Err: errors.New(c.l.file(name) + ": " + words)})
+	return c.emit(scheme.Problem{Kind: kind, Digest: d, Path: c.l.file(name), Err: &errs.Error{Op: "verify", Ref: c.l.file(name), Err: errors.New(words)}})
 }
 
 // list calls fn for everything in a directory, which may be large, and may be absent.

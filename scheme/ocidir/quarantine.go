@@ -64,7 +64,7 @@ func (l *layout) quarantine(name string, d digest.Digest) (string, error) {
 	if err := l.boundQuarantine(); err != nil {
 		return "", err
 	}
-	to, err := l.vol.freeName(d)
+	to, err := l.vol.freeName(d.Algorithm().String() + "-" + d.Encoded())
 	if err != nil {
 		return "", err
 	}
@@ -77,10 +77,10 @@ func (l *layout) quarantine(name string, d digest.Digest) (string, error) {
 	return to, errors.Join(l.vol.syncDir(quarantineDir), l.vol.syncDir(path.Dir(name)))
 }
 
-// freeName is a name in the quarantine that nothing has. Only who holds the lock of the file with d's name asks.
-func (v *volume) freeName(d digest.Digest) (string, error) {
+// freeName is a name in the quarantine that nothing has. Only who holds the lock of what is to get it asks.
+func (v *volume) freeName(base string) (string, error) {
 	for n := 1; n <= 4*maxQuarantine; n++ {
-		name := join(quarantineDir, fmt.Sprintf("%s-%s-%d", d.Algorithm(), d.Encoded(), n))
+		name := join(quarantineDir, fmt.Sprintf("%s-%d", base, n))
 		if _, err := v.root.Lstat(name); absent(err) {
 			return name, nil
 		} else if err != nil {

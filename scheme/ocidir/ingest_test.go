@@ -566,7 +566,9 @@ func TestIngestWhoseSyncFailedIsWrittenAnew(t *testing.T) {
 		}
 		s.set(nil)
 		u = begin(t, open(t), r, "key") // whoever it is
-		closed(t, u)
+		if err := u.Close(); !errors.Is(err, errUnsynced) {
+			t.Errorf("%s: closing it again: %v", when, err)
+		}
 		u = begin(t, o, r, "key")
 		d, err := u.Commit(t.Context(), types.Descriptor{Digest: digest.FromBytes(data)}, nil)
 		if err != nil {
@@ -758,6 +760,53 @@ func stateOfIngest(t *testing.T, r ref.Ref, key string, first, second, whole []b
 		return "half"
 	}
 	return fmt.Sprintf("%d bytes that are wrong", len(got))
+}
+
+// After a power loss what was written since the last Close may be zeros, which nobody wrote.
+func TestBytesOfBeforeARestartCountIfTheyWereClosed(t *testing.T) {
+	in := func(boot string) Option {
+		return withClock(clock{wall: systemClock.wall, boot: func() (string, time.Duration) { return boot, 0 }})
+	}
+	data := schemetest.Blob("restart", 10_000)
+	for name, c := range map[string]struct {
+		first, then string // starts of the system
+		cut         int64  // before the rest is written
+		want        int64
+	}{
+		"none":                         {"a", "a", -1, 10_000},
+		"a restart":                    {"a", "b", -1, 6000},
+		"a restart, after a Truncate":  {"a", "b", 2000, 2000},
+		"a restart that is not known":  {"a", "", -1, 10_000},
+		"a restart of a system before": {"", "b", -1, 10_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := place(t.TempDir())
+			o := open(t, in(c.first))
+			leave(t, o, r, "key", data[:6000])
+			u := begin(t, o, r, "key")
+			if c.cut >= 0 {
+				if err := u.Truncate(t.Context(), c.cut); err != nil {
+					t.Fatal(err)
+				}
+			}
+			writeTo(t, u, data[u.in.size:])
+			u.in.letGo() // as the end of the process does
+			u.end()
+			u.in = nil
+			o = open(t, in(c.then))
+			u = begin(t, o, r, "key")
+			if got := u.Status().Offset; got != c.want || u.Digest() != digest.FromBytes(data[:c.want]) {
+				t.Errorf("%d bytes are left, want %d", got, c.want)
+			}
+			writeTo(t, u, data[c.want:])
+			u.in.letGo()
+			u.end()
+			u.in = nil
+			if u = begin(t, o, r, "key"); u.Status().Offset != 10_000 {
+				t.Errorf("after the restart %d bytes are left", u.Status().Offset)
+			}
+		})
+	}
 }
 
 func TestAbandonedPutsAreSweptByAge(t *testing.T) {

@@ -77,7 +77,13 @@ func (in *ingest) open(ctx context.Context, key string, opt scheme.IngestOptions
 		return in.restart(ctx, meta.anew(opt))
 	}
 	changed := meta.merge(opt)
-	if changed {
+	rebooted := in.rebooted()
+	if rebooted && id.size > meta.Closed && !isPut(key) { // the end of a put is compared with its digest
+		if err := in.l.vol.truncate(f, name, meta.Closed); err != nil {
+			return err
+		}
+	}
+	if changed || rebooted {
 		if err := in.writeMeta(false); err != nil {
 			return err
 		}
@@ -87,6 +93,13 @@ func (in *ingest) open(ctx context.Context, key string, opt scheme.IngestOptions
 	}
 	in.saved = in.stored && !changed
 	return nil
+}
+
+// rebooted reports that the system was started since meta was written: after a power loss, what was not made durable may
+// be zeros. Where that is not known it is the caller who finds out, by the digest.
+func (in *ingest) rebooted() bool {
+	boot, _ := in.l.o.clock.boot()
+	return boot != "" && in.meta.Boot != "" && boot != in.meta.Boot
 }
 
 // create makes an ingest that is not there. data comes last: with it the ingest exists, and whatever lies here without
@@ -119,7 +132,7 @@ func (in *ingest) restart(ctx context.Context, meta *ingestMeta) error {
 		}
 	}
 	in.meta = meta
-	if err := in.writeMeta(false); err != nil {
+	if err := in.renewMeta(); err != nil {
 		return err
 	}
 	return in.resume(ctx)
@@ -200,12 +213,32 @@ func (in *ingest) truncate(ctx context.Context, size int64) error {
 	if err != nil {
 		return err
 	}
+	if size < in.meta.Closed {
+		if err := in.forgetClosed(size); err != nil {
+			return err
+		}
+	}
 	if err := in.l.vol.truncate(in.data.f, in.data.name, size); err != nil {
 		return err
 	}
 	in.hash, in.stored, in.saved, in.size, in.meta.Updated = h, false, false, size, now()
 	_, err = in.data.f.Seek(size, io.SeekStart)
 	return err
+}
+
+// forgetClosed says, before some of what was closed is replaced, that only size bytes are sure to outlive a power loss.
+func (in *ingest) forgetClosed(size int64) error {
+	in.meta.Closed, in.meta.Hash = size, nil
+	return in.renewMeta()
+}
+
+// renewMeta makes it sure that a meta file which says too much does not come back with a power loss.
+func (in *ingest) renewMeta() error {
+	durable := in.l.o.durability.puts()
+	if err := in.writeMeta(durable); err != nil || !durable {
+		return err
+	}
+	return in.l.vol.syncDir(in.claim.dir)
 }
 
 // close keeps the ingest for later. With durable, and when the layout makes all puts durable, its bytes and all that is
@@ -244,7 +277,10 @@ func (in *ingest) flush() error {
 // save writes meta for who comes next. A hash that is stored is one of bytes that are on the disk.
 func (in *ingest) save(durable bool) error {
 	in.meta.Hash = nil
-	if durable && !in.meta.Suspect {
+	if durable && in.meta.Suspect {
+		return errors.Join(fmt.Errorf("%w when it was tried before: commit the ingest, which writes a new file, or abort it", errUnsynced), in.writeMeta(false))
+	}
+	if durable {
 		if err := in.l.vol.sync(in.data.f, in.data.name); err != nil {
 			in.meta.Suspect = true
 			return errors.Join(err, in.writeMeta(false))
@@ -257,6 +293,7 @@ func (in *ingest) save(durable bool) error {
 			in.meta.Hash = stateOf(in.alg, in.hash, id)
 		}
 	}
+	in.meta.Closed = in.size
 	return in.writeMeta(durable)
 }
 
@@ -298,6 +335,7 @@ func (in *ingest) letGo() {
 
 // writeMeta replaces the meta file.
 func (in *ingest) writeMeta(durable bool) error {
+	in.meta.Boot, _ = in.l.o.clock.boot()
 	text, err := in.meta.encode()
 	if err != nil {
 		return err

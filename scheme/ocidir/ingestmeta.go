@@ -34,6 +34,10 @@ type ingestMeta struct {
 	Owner    string            `json:"owner"`
 	Labels   map[string]string `json:"labels,omitempty"`
 	Hash     *hashState        `json:"hash,omitempty"`
+	// Closed is how many bytes it had when it was closed last, and Boot names the start of the system that this was
+	// written in. In a later one, what data has beyond Closed may be something that nobody wrote.
+	Closed int64  `json:"closed"`
+	Boot   string `json:"boot,omitempty"`
 	// Suspect: a sync of data failed, so that the next one may report success although bytes are lost.
 	Suspect bool `json:"suspect,omitempty"`
 }
@@ -136,8 +140,8 @@ func (m *ingestMeta) check() error {
 			return err
 		}
 	}
-	if m.Expected.Size < 0 {
-		return fmt.Errorf("%w: an expected size of %d bytes", errs.ErrInvalid, m.Expected.Size)
+	if m.Expected.Size < 0 || m.Closed < 0 {
+		return fmt.Errorf("%w: an expected size of %d bytes, %d that are there", errs.ErrInvalid, m.Expected.Size, m.Closed)
 	}
 	for what, s := range map[string]string{"owner": m.Owner, "media type": m.Expected.MediaType} {
 		if len(s) > scheme.MaxLabel || !utf8.ValidString(s) {

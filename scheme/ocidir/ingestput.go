@@ -24,9 +24,12 @@ const (
 	putAge = 7 * 24 * time.Hour
 )
 
+// isPut reports whether the ingest key is that of a put.
+func isPut(key string) bool { return strings.HasPrefix(key, putKey) }
+
 // isAbandonedPut reports whether an ingest is of a put that was interrupted long ago.
 func isAbandonedPut(info blob.Ingest) bool {
-	return !info.Active && strings.HasPrefix(info.Key, putKey) && time.Since(info.Updated) >= putAge
+	return !info.Active && isPut(info.Key) && time.Since(info.Updated) >= putAge
 }
 
 // mayResume returns rdr as what can be read from any offset, if a put of want is worth to be gone on with later.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -54,10 +55,13 @@ func stored(t *testing.T, r ref.Ref, d types.Descriptor) {
 
 func TestPutThatBrokeGoesOn(t *testing.T) {
 	data := bigBlob("breaks")
-	for _, again := range []string{"the same process", "another value"} {
+	for _, again := range []string{"the same process", "another value", "after a restart of the system"} {
 		o, r, d := interrupted(t, data, 5<<20)
-		if again == "another value" {
+		switch again {
+		case "another value":
 			o = open(t)
+		case "after a restart of the system":
+			o = open(t, withClock(clock{wall: systemClock.wall, boot: func() (string, time.Duration) { return "later", 0 }}))
 		}
 		src := breaks(data, 7<<20)
 		if _, err := o.BlobPut(t.Context(), r, d, src); !errors.Is(err, errBroken) || src.bytes != 2<<20 {

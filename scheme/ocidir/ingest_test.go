@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -252,11 +253,12 @@ func TestDamageUnderAStoredHashIsFoundByTheFirstRead(t *testing.T) {
 	if err := os.WriteFile(path, flipped, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	fi, err := os.Stat(path)
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := idOf(fi)
+	defer f.Close()
+	id, err := identify(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -388,7 +390,7 @@ func TestIngestNeverWritesThroughALink(t *testing.T) {
 				return os.Symlink(filepath.Join("..", "..", "..", "blobs", "sha256", filepath.Base(b)), path)
 			},
 			"a hard link": os.Link,
-			"a FIFO":      func(_, path string) error { return syscall.Mkfifo(path, 0o644) },
+			"a FIFO":      func(_, path string) error { return exec.Command("mkfifo", path).Run() },
 		} {
 			t.Run(what+" as "+file, func(t *testing.T) {
 				o, r := open(t), place(t.TempDir())

@@ -245,32 +245,41 @@ func (l *layout) writeTemp(raw []byte) (*temp, error) {
 }
 
 // keepLabels makes t, which is about to become the blob d, as old as the damaged file that it replaces, if that has
-// labels: to them it stays the same blob. The damaged file has the blob's name, or is in the quarantine.
+// labels: to them it stays the same blob.
 func (l *layout) keepLabels(t *temp, name string, d digest.Digest, deferred bool) error {
-	if _, err := l.vol.root.Lstat(labelsPath(d)); absent(err) {
+	created, err := l.labelledAt(name, d)
+	if err != nil || created == 0 {
+		return err
+	}
+	if err := l.vol.setTime(t.name, time.Unix(0, created)); err != nil {
+		return err
+	}
+	if deferred || !l.o.durability.puts() {
 		return nil
+	}
+	return l.vol.sync(t.f, t.name)
+}
+
+// labelledAt returns the time of a file that has labels and was, or still is, the blob d: under the blob's name, or in the
+// quarantine. 0 is none.
+func (l *layout) labelledAt(name string, d digest.Digest) (created int64, err error) {
+	if _, err := l.vol.root.Lstat(labelsPath(d)); absent(err) {
+		return 0, nil
 	}
 	ids, err := l.damagedAs(name, d)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, id := range ids {
 		rec, err := l.readLabels(d, id)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		if rec.Created == 0 {
-			continue
+		if rec.Created != 0 {
+			return id.mtime, nil
 		}
-		if err := l.vol.setTime(t.name, time.Unix(0, id.mtime)); err != nil {
-			return err
-		}
-		if deferred || !l.o.durability.puts() {
-			return nil
-		}
-		return l.vol.sync(t.f, t.name)
 	}
-	return nil
+	return 0, nil
 }
 
 // damagedAs returns the files that were, or still are, the blob d.

@@ -114,11 +114,18 @@ func (l *layout) link(ctx context.Context, src *blobFile, d types.Descriptor, de
 	if fi, err := src.l.vol.root.Lstat(src.name); err != nil || !fi.Mode().IsRegular() {
 		return errMoved
 	}
-	if err := l.dropLabels(ctx, d.Digest); err != nil { // the file may be as old as they are
+	labelled, err := l.labelledAt(src.name, d.Digest)
+	if err == nil && labelled != 0 {
+		err = errMoved // a file of its own can be as old as the damaged one that it replaces
+	}
+	if err == nil {
+		err = l.dropLabels(ctx, d.Digest) // the file may be as old as they are
+	}
+	if err != nil {
 		return err
 	}
 	dir := path.Dir(src.name)
-	err := l.vol.link(src.l.vol, src.name, src.name)
+	err = l.vol.link(src.l.vol, src.name, src.name)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = l.makeBlobDir(dir); err == nil {
 			err = l.vol.link(src.l.vol, src.name, src.name)

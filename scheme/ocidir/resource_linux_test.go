@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -141,7 +142,11 @@ func TestReadOnlyDiskForReal(t *testing.T) {
 			s := newScene(t, dir)
 			remount := func(flags uintptr) {
 				t.Helper()
-				if err := syscall.Mount("tmpfs", dir, "", syscall.MS_REMOUNT|flags, ""); err != nil {
+				err := syscall.EBUSY // while a lock of the scene is given back
+				for end := time.Now().Add(5 * time.Second); err == syscall.EBUSY && time.Now().Before(end); {
+					err, _ = syscall.Mount("tmpfs", dir, "", syscall.MS_REMOUNT|flags, "").(syscall.Errno)
+				}
+				if err != 0 {
 					t.Fatal(err)
 				}
 			}

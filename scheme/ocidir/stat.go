@@ -47,6 +47,9 @@ func (o *OCIDir) BlobStat(ctx context.Context, r ref.Ref, d digest.Digest) (blob
 	if err != nil {
 		return blob.Info{}, failBlob(op, r, d, err)
 	}
+	if l.isBad(id, d) {
+		return blob.Info{}, fail(op, r, d, l.knownBad(name))
+	}
 	rec, err := l.readLabels(d, id)
 	if err != nil {
 		return blob.Info{}, failRead(op, r, d, err)

@@ -154,7 +154,7 @@ func (e *env) variety() []*Item {
 	plain := Image("plain")
 	sig := Image("signature of a child", Subject(child.Descriptor()))
 	all := []*Item{
-		plain, Image("docker", Docker), Opaque("opaque"), Index([]*Item{Index([]*Item{child, Image("deep", Docker)}, Docker)}), sig,
+		plain, Image("docker", Docker), e.opaque("opaque"), Index([]*Item{Index([]*Item{child, Image("deep", Docker)}, Docker)}), sig,
 		Image("signature of a signature", Subject(sig.Descriptor())),
 		Image("signature of what is not there", Subject(Image("absent").Descriptor())),
 	}

@@ -295,7 +295,7 @@ func (e *env) litter() (kept []*Item, garbage map[digest.Digest]int64) {
 	nested := Index([]*Item{Index([]*Item{child, Image("deep", Docker)}, Docker)})
 	sig := Image("signature of a child", Subject(child.Descriptor()))
 	kept = []*Item{
-		plain, docker, nested, Opaque("opaque"), sig,
+		plain, docker, nested, e.opaque("opaque"), sig,
 		Image("signature of a signature", Subject(sig.Descriptor())),
 		Image("signature of what is not there", Subject(Image("absent").Descriptor())),
 		Index([]*Item{Image("of an index that refers")}, Subject(plain.Descriptor())),

@@ -121,6 +121,14 @@ func Opaque(name string) *Item {
 	return &Item{Manifest: m}
 }
 
+// opaque is Opaque, or where no such thing is stored something else that needs no content.
+func (e *env) opaque(name string) *Item {
+	if e.h.can(UnknownTypes) {
+		return Opaque(name)
+	}
+	return Index(nil, Annotation("in place of what is opaque", name))
+}
+
 func (it *Item) make(doc Doc, opts []func(*Doc)) {
 	doc.SchemaVersion, doc.Algorithm, doc.Annotations = 2, digest.SHA256, map[string]string{}
 	for _, o := range opts {

@@ -61,7 +61,7 @@ var deleteCases = []testCase{
 		rule:  "ManifestDelete removes what was put by digest, too",
 		needs: []Feature{ManifestDelete},
 		run: func(e *env) {
-			for _, it := range []*Item{Image("untagged"), Opaque("untagged"), Index([]*Item{Image("child")})} {
+			for _, it := range []*Item{Image("untagged"), e.opaque("untagged"), Index([]*Item{Image("child")})} {
 				r := e.r.WithDigest(it.Manifest.Digest())
 				e.push(r, it)
 				e.must("ManifestDelete", e.api.ManifestDelete(e.ctx, r))
@@ -105,7 +105,7 @@ var deleteCases = []testCase{
 		rule:  "TagDelete removes the tag and never the manifest",
 		needs: []Feature{TagDelete},
 		run: func(e *env) {
-			for _, it := range []*Item{Image("untagged"), Index([]*Item{Image("child")}), Opaque("untagged")} {
+			for _, it := range []*Item{Image("untagged"), Index([]*Item{Image("child")}), e.opaque("untagged")} {
 				e.push(e.r.WithTag("a"), it)
 				e.push(e.r.WithTag("b"), it)
 				e.must("TagDelete", e.api.TagDelete(e.ctx, e.r.WithTag("a")))
@@ -170,6 +170,10 @@ var lackingCases = []testCase{
 				e.refused("BlobPut of sha512", err, errs.ErrUnsupported, errs.ErrInvalid)
 				_, err = e.api.ManifestPut(e.ctx, e.r.WithDigest(big.Manifest.Digest()), big.Manifest)
 				e.refused("ManifestPut of sha512", err, errs.ErrUnsupported, errs.ErrInvalid)
+			}
+			if !e.h.can(UnknownTypes) {
+				_, err := e.api.ManifestPut(e.ctx, e.r.WithTag("opaque"), Opaque("x").Manifest)
+				e.refused("ManifestPut of an unknown type", err, errs.ErrUnsupported, errs.ErrInvalid)
 			}
 			if !e.h.can(Sparse) {
 				_, err := e.api.ManifestPut(e.ctx, e.r.WithTag("sparse"), Index([]*Item{Image("absent")}).Manifest, scheme.WithSparse())

@@ -56,7 +56,7 @@ var invalidCases = []testCase{
 		rule: "a reference with a malformed digest is ErrInvalid for every method that looks at it",
 		run: func(e *env) {
 			for _, d := range badDigests {
-				for _, c := range manifestCalls(Opaque("x")) {
+				for _, c := range manifestCalls(e.opaque("x")) {
 					if c.name != "TagDelete" {
 						e.invalid(c, string(d), c.do(e.ctx, e.api, e.r.WithDigest(d)))
 					}
@@ -69,7 +69,7 @@ var invalidCases = []testCase{
 		rule: "a tag outside of the specification's grammar is ErrInvalid for every method that looks at it",
 		run: func(e *env) {
 			for _, t := range badTags {
-				for _, c := range manifestCalls(Opaque("x")) {
+				for _, c := range manifestCalls(e.opaque("x")) {
 					e.invalid(c, t, c.do(e.ctx, e.api, e.r.WithTag(t)))
 				}
 			}
@@ -79,7 +79,7 @@ var invalidCases = []testCase{
 		name: "further tags",
 		rule: "one malformed tag of WithTags is ErrInvalid, and nothing is stored: neither the manifest nor another tag",
 		run: func(e *env) {
-			it := Opaque("x")
+			it := e.opaque("x")
 			for _, t := range append(slices.Clone(badTags), "") {
 				_, err := e.api.ManifestPut(e.ctx, e.r.WithTag("good"), it.Manifest, scheme.WithTags("fine", t))
 				e.refused("ManifestPut WithTags "+t, err, errs.ErrInvalid)

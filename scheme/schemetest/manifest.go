@@ -21,7 +21,7 @@ var manifestCases = []testCase{
 				"docker":   Image("docker", Docker),
 				"spaces":   Image("spaces", Indented, Annotation("é \u2028", "<&>")),
 				"artifact": Image("artifact", ArtifactType("application/x"), ConfigType(types.MediaTypeEmpty)),
-				"opaque":   Opaque("opaque"),
+				"opaque":   e.opaque("opaque"),
 				"index":    Index([]*Item{Image("a"), Image("b")}, Indented),
 				"list":     Index([]*Item{Image("c", Docker)}, Docker),
 				"empty":    Index(nil),
@@ -40,7 +40,7 @@ var manifestCases = []testCase{
 		name: "by digest only",
 		rule: "a manifest that is put by its digest gets no tag",
 		run: func(e *env) {
-			for _, it := range []*Item{Image("untagged"), Opaque("untagged")} {
+			for _, it := range []*Item{Image("untagged"), e.opaque("untagged")} {
 				r := e.r.WithDigest(it.Manifest.Digest())
 				e.push(r, it)
 				e.shows(r, it)
@@ -146,7 +146,7 @@ var manifestCases = []testCase{
 		run: func(e *env) {
 			var all []*Item
 			for i := range 40 {
-				all = append(all, e.push(e.r.WithTag(fmt.Sprint("v", i)), Opaque(fmt.Sprint("many ", i))))
+				all = append(all, e.push(e.r.WithTag(fmt.Sprint("v", i)), e.opaque(fmt.Sprint("many ", i))))
 			}
 			for i, it := range all {
 				e.shows(e.r.WithTag(fmt.Sprint("v", i)), it)

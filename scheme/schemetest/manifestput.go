@@ -84,7 +84,7 @@ var manifestPutCases = []testCase{
 		rule: "a tag points to what was put last; what it pointed to before stays readable by digest",
 		run: func(e *env) {
 			var before []*Item
-			for _, it := range []*Item{Image("1"), Index([]*Item{Image("2")}), Opaque("3"), Image("1"), Image("4")} {
+			for _, it := range []*Item{Image("1"), Index([]*Item{Image("2")}), e.opaque("3"), Image("1"), Image("4")} {
 				e.push(e.r.WithTag("v"), it)
 				before = append(before, it)
 				e.shows(e.r.WithTag("v"), it)

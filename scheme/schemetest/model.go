@@ -3,6 +3,7 @@ package schemetest
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/google/go-cmp/cmp"
@@ -72,7 +73,8 @@ var modelItems = sync.OnceValue(func() []*Item {
 // fill chooses what is there at the beginning.
 func (w *world) fill() {
 	w.tags = []string{"v1", "v2", "latest"}
-	w.items = modelItems()
+	w.items = slices.Clone(modelItems())
+	w.items[3] = w.e.opaque("c")
 	for _, it := range w.items {
 		w.blobs = append(w.blobs, it.Blobs...)
 	}

@@ -13,7 +13,8 @@
 //
 // Each case gets a repository of its own and states the rule it checks; a failure prints the rule. What a place need
 // not be able to do is declared in Harness.Lacks, so that a reader of the driver's test sees it, and then must answer
-// errs.ErrUnsupported. The suite has no other exceptions, uses no clock, and runs its cases in parallel.
+// errs.ErrUnsupported. What a place of others is known to do wrong is named in Harness.Except. The suite has no other
+// exceptions, uses no clock, and runs its cases in parallel.
 //
 // Blob, Image and Index make content by names. They serve other packages' tests as well.
 package schemetest
@@ -45,6 +46,10 @@ type Harness struct {
 
 	// Lacks lists what the place cannot do. Everything is expected that is not listed.
 	Lacks []Feature
+
+	// Except names cases, as "Group/case", that the place is known to fail, each with the reason. It is for places that
+	// others wrote, behind an adapter: ours have no exceptions.
+	Except map[string]string
 
 	// Capabilities lists the optional interfaces that the place has for r. Nothing is expected that is not listed,
 	// and nothing else of the known ones may be found.
@@ -85,9 +90,12 @@ const (
 	// ReferrersTellMissing: ReferrerList answers ErrNotFound for a repository that does not exist. Without it an
 	// empty list is as good.
 	ReferrersTellMissing Feature = "referrers-tell-missing"
+	// UnknownTypes: manifests of types that nobody knows are stored. Without it a put answers ErrUnsupported or
+	// ErrInvalid.
+	UnknownTypes Feature = "unknown-types"
 )
 
-var features = []Feature{Mount, MountTellsMissing, BlobDelete, ManifestDelete, TagDelete, SHA512, CheckContent, Sparse, ReferrersTellMissing}
+var features = []Feature{Mount, MountTellsMissing, BlobDelete, ManifestDelete, TagDelete, SHA512, CheckContent, Sparse, ReferrersTellMissing, UnknownTypes}
 
 // Capability names an optional interface of package scheme.
 type Capability string
@@ -186,6 +194,11 @@ func Run(t *testing.T, h Harness) {
 			t.Fatalf("schemetest: Harness.Capabilities names %q; those checked are %q", c, capabilities)
 		}
 	}
+	for name := range h.Except {
+		if !isCase(name) {
+			t.Fatalf("schemetest: Harness.Except names %q, which is no case", name)
+		}
+	}
 	for _, g := range groups {
 		t.Run(g.name, func(t *testing.T) {
 			for _, c := range g.cases {
@@ -193,12 +206,27 @@ func Run(t *testing.T, h Harness) {
 					if why := h.without(c); why != "" {
 						t.Skip(why)
 					}
+					if why, known := h.Except[g.name+"/"+c.name]; known {
+						t.Skip("Harness.Except: " + why)
+					}
 					t.Parallel()
 					c.run(newEnv(t, &h, c.rule))
 				})
 			}
 		})
 	}
+}
+
+// isCase reports whether "Group/case" is one.
+func isCase(name string) bool {
+	for _, g := range groups {
+		for _, c := range g.cases {
+			if g.name+"/"+c.name == name {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // without says why c cannot be run: the harness declares that something is missing.

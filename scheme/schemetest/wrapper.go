@@ -161,5 +161,5 @@ func (e *env) furnish() (tags []string, items []*Item) {
 	e.push(e.r.WithTag("v2"), a)
 	e.push(e.r.WithDigest(sig.Manifest.Digest()), sig)
 	e.put(e.r, Blob("begin", 10))
-	return []string{"v1", "v2", "absent"}, []*Item{a, b, ix, sig, {Manifest: Opaque("absent").Manifest, Blobs: [][]byte{[]byte("absent " + digest.FromString("x"))}}}
+	return []string{"v1", "v2", "absent"}, []*Item{a, b, ix, sig, {Manifest: e.opaque("absent").Manifest, Blobs: [][]byte{[]byte("absent " + digest.FromString("x"))}}}
 }

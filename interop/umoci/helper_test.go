@@ -34,9 +34,9 @@ func TestMain(m *testing.M) {
 func dirRef(dir string) ref.Ref { return ref.Ref{Scheme: ref.SchemeOCIDir, Root: dir} }
 
 // newAPI returns our API, as a process that just started has it.
-func newAPI(t *testing.T) scheme.API {
+func newAPI(t *testing.T, opts ...ocidir.Option) scheme.API {
 	t.Helper()
-	api := ocidir.New()
+	api := ocidir.New(opts...)
 	t.Cleanup(func() {
 		if err := api.Close(); err != nil {
 			t.Error(err)

@@ -21,6 +21,7 @@ import (
 	"github.com/opencontainers/umoci/oci/casext"
 
 	"github.com/ocisync/ocisync/interop/umoci"
+	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/ocidir"
 )
 
@@ -130,6 +131,16 @@ func other2(t *testing.T, e, other *umoci.Engine, dir string) *umoci.Engine {
 	return e
 }
 
+// unsynced opens an image with an API that does not wait for the disk: it makes no difference for who overtakes whom.
+func unsynced(t *testing.T, api scheme.API, dir string) *umoci.Engine {
+	t.Helper()
+	e, err := umoci.Open(t.Context(), api, dirRef(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return closing(t, e)
+}
+
 // tagAll tags n names at once, each with one of engines, and returns how many were acknowledged.
 func tagAll(t *testing.T, engines []*umoci.Engine, n int, retry bool) (acknowledged int) {
 	t.Helper()
@@ -167,25 +178,21 @@ func TestNoAcknowledgedReferenceIsLost(t *testing.T) {
 		engines func(t *testing.T) (all []*umoci.Engine)
 	}{
 		{"one engine", func(t *testing.T) []*umoci.Engine {
-			e, _ := create(t)
-			return []*umoci.Engine{e}
+			_, dir := create(t)
+			return []*umoci.Engine{unsynced(t, newAPI(t, ocidir.WithDurability(ocidir.None)), dir)}
 		}},
 		{"engines of one API", func(t *testing.T) (all []*umoci.Engine) {
 			_, dir := create(t)
-			api := newAPI(t)
+			api := newAPI(t, ocidir.WithDurability(ocidir.None))
 			for range 8 {
-				e, err := umoci.Open(t.Context(), api, dirRef(dir))
-				if err != nil {
-					t.Fatal(err)
-				}
-				all = append(all, e)
+				all = append(all, unsynced(t, api, dir))
 			}
 			return all
 		}},
 		{"APIs of their own", func(t *testing.T) (all []*umoci.Engine) {
 			_, dir := create(t)
 			for range 8 {
-				all = append(all, open(t, dir))
+				all = append(all, unsynced(t, newAPI(t, ocidir.WithDurability(ocidir.None)), dir))
 			}
 			return all
 		}},
@@ -233,7 +240,7 @@ func child(dir string) {
 }
 
 func childTags(ctx context.Context, dir string) error {
-	api := ocidir.New()
+	api := ocidir.New(ocidir.WithDurability(ocidir.None))
 	defer api.Close()
 	e, err := umoci.Open(ctx, api, dirRef(dir))
 	if err != nil {

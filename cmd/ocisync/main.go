@@ -88,7 +88,7 @@ interrupted moves only what is still missing when the same command is run again.
 	root.SetFlagErrorFunc(flagError)
 	root.Flags().SortFlags = false
 	a.globals.register(root)
-	root.AddCommand(a.copyCommand(), a.lsCommand(), a.inspectCommand(), a.verifyCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.copyCommand(), a.lsCommand(), a.inspectCommand(), a.verifyCommand(), a.gcCommand(), a.demoCommand(), a.versionCommand())
 	root.AddCommand(topics()...)
 	return root
 }

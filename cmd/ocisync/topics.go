@@ -105,6 +105,20 @@ verify --output json prints one object:
               it should be), manifest, tags (all that need it), neededBy (manifests that name it), error,
               repaired, repairError
 
+gc --output json prints one object:
+
+  place, dryRun
+              where, and whether this is what would be done
+  removed, freed
+              how many blobs, and how many bytes became free
+  repositories
+              one object for each: place, removed (blobs: digest, size, shared when the file has other
+              names in other layouts and nothing becomes free), untagged (descriptors of the images
+              without a tag that went), kept (blobs that are needed), leased (that another process has
+              just put or found), young (younger than --grace), vanished (descriptors of images kept
+              although another tool dropped them from index.json), freed, leftovers (files of interrupted
+              writers that went), clockMoved (ages were unknown, as somebody set the clock), error
+
 verify --progress json prints an object with time, event (checked), digest and size for every blob and
 manifest that was looked at.`
 

@@ -64,8 +64,8 @@ type IndexRestored struct {
 // present or mounted until the API is closed; this is for callers whose knowledge is older, or of other APIs.
 type Leaser interface {
 	// Lease keeps the blobs of r's repository from every Collect, also of other processes, until release is called,
-	// the API is closed, or the process ends. They need not be there. Calling release twice is legal. Lease is what
-	// makes an answer reliable: a blob that is found after it was leased stays.
+	// the API is closed, or the process ends. They need not be there. A manifest keeps what it names. Calling release
+	// twice is legal. Lease is what makes an answer reliable: a blob that is found after it was leased stays.
 	Lease(ctx context.Context, r ref.Ref, blobs ...digest.Digest) (release func(), err error)
 }
 

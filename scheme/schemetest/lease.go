@@ -105,6 +105,42 @@ var leaseCases = []testCase{
 			}
 		},
 	}, {
+		name: "of a manifest",
+		rule: "a manifest that is leased, or that an API found by its digest, keeps what it names: who has one need not ask for the rest",
+		has:  []Capability{Leaser, Collector, BlobLister},
+		run: func(e *env) {
+			e.renewed()
+			orphan, untagged := Image("put for an index that is to come"), Image("found by its digest")
+			e.begin()
+			e.abandoned(func(o *env) {
+				e.must("content", orphan.PushContent(e.ctx, o.api, e.r))
+				_, err := o.api.ManifestPut(e.ctx, e.r, orphan.Manifest, scheme.WithChild())
+				e.must("ManifestPut WithChild", err)
+				o.push(e.r.WithDigest(untagged.Manifest.Digest()), untagged)
+			})
+			release, err := find[scheme.Leaser](e, e.r).Lease(e.ctx, e.r, orphan.Manifest.Digest())
+			e.must("Lease", err)
+			_, err = e.api.ManifestHead(e.ctx, e.r.WithDigest(untagged.Manifest.Digest()))
+			e.must("ManifestHead", err)
+			e.collects("while both are leased")
+			e.removed(e.collect("Collect WithUntagged", scheme.WithGrace(0), scheme.WithUntagged()), map[digest.Digest]int64{})
+			e.intact([]*Item{untagged})
+			release()
+			e.renewed()
+			report := e.collect("Collect when nothing is leased", scheme.WithGrace(0), scheme.WithUntagged())
+			gone := map[digest.Digest]bool{}
+			for _, g := range report.Removed {
+				gone[g.Digest] = true
+			}
+			for _, it := range []*Item{orphan, untagged} {
+				it.each(func(d digest.Digest, _ int64) {
+					if !gone[d] {
+						e.errorf("%s stays although nobody leases it any more", d)
+					}
+				})
+			}
+		},
+	}, {
 		name: "what the collector has put itself",
 		rule: "an API that collects spares what it has put itself, too",
 		has:  []Capability{Collector, BlobLister},

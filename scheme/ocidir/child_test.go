@@ -13,8 +13,9 @@ import (
 const childEnv = "OCIDIR_TEST_CHILD"
 
 var children = map[string]func(args []string) error{
-	"index": childIndex,
-	"label": childLabels,
+	"damage": childDamage,
+	"index":  childIndex,
+	"label":  childLabels,
 }
 
 // init comes before TestMain, which belongs to the parent.

@@ -253,7 +253,7 @@ func (l *layout) corrupt(name string, why error) error {
 	if errors.Is(why, errs.ErrUnsupported) {
 		return &errs.Error{Op: "read", Ref: l.file(name), Err: why}
 	}
-	cure := "restore it from a copy, or move the directory away and copy the images again"
+	cure := "ocisync verify DIRECTORY --restore-index brings back what our last commit left; else restore it from a copy, or move the directory away and copy the images again"
 	if name == markerName {
 		cure = "write " + markerText + " into it"
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 
 	"github.com/opencontainers/go-digest"
@@ -114,8 +113,8 @@ func (in *ingest) prove(ctx context.Context, want types.Descriptor) (types.Descr
 // finish gives data, which is got, the blob's name, and removes what else the ingest has. The ingest is over then. It is
 // still open when finish failed before that, and, without an error, when somebody else has stored the blob meanwhile.
 func (in *ingest) finish(ctx context.Context, got types.Descriptor, how storing) error {
-	if in.meta.Suspect {
-		return in.rewrite(ctx, got, how)
+	if err := in.renew(); err != nil {
+		return err
 	}
 	in.data.unproven = in.stored
 	_, err := in.l.finish(ctx, in.data, got, how)
@@ -127,14 +126,4 @@ func (in *ingest) finish(ctx context.Context, got types.Descriptor, how storing)
 		in.meta.Suspect = true
 	}
 	return err
-}
-
-// rewrite is finish for data that could not be made durable: its bytes may be in memory only, where another sync would
-// report success. They are copied to a new file, and hashed on the way.
-func (in *ingest) rewrite(ctx context.Context, got types.Descriptor, how storing) error {
-	_, _, err := in.l.store(ctx, got, io.NewSectionReader(in.data.f, 0, in.size), how)
-	if err != nil {
-		return err
-	}
-	return in.drop()
 }

@@ -277,10 +277,10 @@ func (in *ingest) flush() error {
 // save writes meta for who comes next. A hash that is stored is one of bytes that are on the disk.
 func (in *ingest) save(durable bool) error {
 	in.meta.Hash = nil
-	if durable && in.meta.Suspect {
-		return errors.Join(fmt.Errorf("%w when it was tried before: commit the ingest, which writes a new file, or abort it", errUnsynced), in.writeMeta(false))
-	}
 	if durable {
+		if err := in.renew(); err != nil {
+			return err
+		}
 		if err := in.l.vol.sync(in.data.f, in.data.name); err != nil {
 			in.meta.Suspect = true
 			return errors.Join(err, in.writeMeta(false))
@@ -295,6 +295,41 @@ func (in *ingest) save(durable bool) error {
 	}
 	in.meta.Closed = in.size
 	return in.writeMeta(durable)
+}
+
+// renew makes a new file of data after a sync of it failed: its bytes may be in memory only, where another sync would
+// report success. Bytes that are lost already are noticed, unless this process has not seen them all.
+func (in *ingest) renew() error {
+	if !in.meta.Suspect {
+		return nil
+	}
+	t, err := in.l.vol.newTemp()
+	if err != nil {
+		return in.l.vol.full(err, in.size)
+	}
+	defer func() {
+		if t != in.data {
+			t.discard()
+		}
+	}()
+	h := in.alg.Hash()
+	n, err := copyTo(context.Background(), io.MultiWriter(t, h), io.NewSectionReader(in.data.f, 0, in.size), -1)
+	if err == nil && (n != in.size || in.hash != nil && !in.stored && digest.NewDigest(in.alg, h) != in.sum()) {
+		err = fmt.Errorf("%w: what was written to %s is lost", errs.ErrCorrupt, in.l.file(in.data.name))
+	}
+	if err == nil {
+		err = in.l.vol.sync(t.f, t.name)
+	}
+	if err == nil {
+		err = t.rename(in.data.name)
+	}
+	if err != nil {
+		return in.l.vol.full(err, in.size)
+	}
+	in.data.f.Close()
+	t.name, t.done = in.data.name, false
+	in.data, in.hash, in.stored, in.meta.Suspect = t, h, false, false
+	return nil
 }
 
 // syncWay makes durable that the ingest is there.

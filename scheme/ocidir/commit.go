@@ -134,6 +134,11 @@ func (l *layout) commitBatch(lock *fileLock, calls []*call[*change]) error {
 			l.hasty = errors.Is(err, errWritten) && !l.awaitWriter()
 			continue
 		}
+		if absent(err) { // .ocisync was deleted, and with it the file that was being written
+			if ours, verr := lock.valid(); !ours {
+				return errors.Join(errLockLost, verr, err)
+			}
+		}
 		if some := freeing(calls, err); len(some) > 0 && !l.spending {
 			calls, l.spending = some, true
 			continue

@@ -154,7 +154,7 @@ func (l *layout) try(ctx context.Context, lock *fileLock, calls []*call[*change]
 	if err != nil {
 		return err
 	}
-	if err := l.notice(base); err != nil {
+	if err := l.notice(base); err != nil && !l.noRoom(err) {
 		return err
 	}
 	d := &draft{base: base.ix}
@@ -203,38 +203,58 @@ func (l *layout) syncIndex(base *cached) error {
 // sees. It waits for the disk twice: for everything that the new index is and needs, and for its name.
 func (l *layout) install(lock *fileLock, base *cached, d *draft, needed []namedFile) error {
 	next := d.encode()
-	if !l.spending {
-		if err := l.keepReserve(int64(len(next.raw))); err != nil {
-			return err
-		}
-	}
-	t, err := l.writeIndex(next.raw)
+	t, err := l.makeNext(base, next.raw, needed)
 	if err != nil {
 		return err
 	}
-	keep := false
-	defer func() {
-		if !keep {
-			t.discard()
-		}
-	}()
-	if err := l.predate(t, base); err != nil {
+	if err := l.place(lock, base, d, t); err != nil {
+		t.discard()
 		return err
 	}
-	if err := l.syncNamed(needed, t); err != nil {
-		return l.vol.full(err, int64(len(next.raw)))
+	id, err := identify(t.f)
+	if err != nil {
+		return errors.Join(err, t.f.Close())
 	}
+	if l.o.durability.commits() {
+		l.mem.setDurable(id)
+	}
+	return l.setCache(&cached{ix: next, f: t.f, id: id, sure: id.distinct(time.Now())})
+}
+
+// makeNext makes a file of the next index, durable together with what it needs.
+func (l *layout) makeNext(base *cached, raw []byte, needed []namedFile) (*temp, error) {
+	if !l.spending {
+		if err := l.keepReserve(int64(len(raw))); err != nil {
+			return nil, err
+		}
+	}
+	t, err := l.writeIndex(raw)
+	if err != nil {
+		return nil, err
+	}
+	if err = l.predate(t, base); err == nil {
+		err = l.vol.full(l.syncNamed(needed, t), int64(len(raw)))
+	}
+	if err != nil {
+		t.discard()
+		return nil, err
+	}
+	return t, nil
+}
+
+// place makes t index.json, if we still have the lock and index.json still is base, and notes what that changes.
+func (l *layout) place(lock *fileLock, base *cached, d *draft, t *temp) error {
 	if ours, err := lock.valid(); err != nil || !ours {
 		return errors.Join(err, errLockLost)
 	}
 	if id, err := l.vol.stat(indexName); err != nil || id != base.id {
 		return errors.Join(err, errChanged)
 	}
-	made, err := identify(t.f)
+	next, err := identify(t.f)
 	if err != nil {
 		return err
 	}
-	undo, err := l.record(base, d, made.mark())
+	undo, err := l.record(base, d, next.mark())
 	if l.noRoom(err) { // better to forget than not to delete
 		l.journal = journal{}
 		undo, err = func() error { return nil }, l.vol.remove(rootsName)
@@ -250,17 +270,8 @@ func (l *layout) install(lock *fileLock, base *cached, d *draft, needed []namedF
 		if uerr := undo(); uerr != nil {
 			err = fmt.Errorf("%w; and %w", err, uerr)
 		}
-		return err
 	}
-	id, err := identify(t.f)
-	if err != nil {
-		return err
-	}
-	if l.o.durability.commits() {
-		l.mem.setDurable(id)
-	}
-	keep = true
-	return l.setCache(&cached{ix: next, f: t.f, id: id, sure: id.distinct(time.Now())})
+	return err
 }
 
 // overwrite is swap where files cannot be exchanged. What a program that takes no lock writes in the microseconds since

@@ -78,11 +78,19 @@ func (l *layout) swap(base *cached, t *temp) error {
 	default:
 		err = l.vol.remove(t.name)
 	}
-	if err != nil {
-		return l.swapBack(t.name, id.mark(), base, err)
+	if err == nil {
+		t.done = true
+		return nil
 	}
-	t.done = true
-	return nil
+	if berr := l.swapBack(t.name, id.mark(), base); berr != nil {
+		t.done = true // it stays under its name: who has the lock next finds out what it is
+		unsure := fmt.Errorf("the change may be visible all the same, and may not outlive a power loss: %w", berr)
+		if errors.Is(err, errChanged) { // which must not be tried again now
+			return unsure
+		}
+		return fmt.Errorf("%w; %w", err, unsure)
+	}
+	return err
 }
 
 // look reports whether the file under name, which was index.json, is what base was read from: errChanged if not.
@@ -128,34 +136,31 @@ func sameBytes(f *os.File, raw []byte) (bool, error) {
 	return true, nil
 }
 
-// swapBack gives index.json back to the file that has name now, after cause, unless a younger one of somebody else has
-// taken it meanwhile: that stays, and what had name is reported as lost. What ends under name is to be removed.
-func (l *layout) swapBack(name string, ours mark, base *cached, cause error) error {
+// swapBack gives index.json back to the file that has name now, unless a younger one of somebody else has taken it
+// meanwhile: that stays, and what had name is reported as lost. What ends under name is to be removed.
+func (l *layout) swapBack(name string, ours mark, base *cached) error {
 	expected := ours
 	in, err := l.vol.stat(name)
+	if err != nil {
+		return err
+	}
 	for range 10 {
+		if err := l.vol.exchange(name, indexName); err != nil {
+			return err
+		}
+		out, err := l.vol.stat(name)
 		if err != nil {
-			break
-		}
-		if err = l.vol.exchange(name, indexName); err != nil {
-			break
-		}
-		var out fileID
-		if out, err = l.vol.stat(name); err != nil {
-			break
+			return err
 		}
 		if out.mark() == expected || out.ino == ours.Ino && ours.Size == 0 {
 			if expected != ours && (base == nil || expected != base.id.mark()) {
-				err = l.reportLost(name)
+				return l.reportLost(name)
 			}
-			break
+			return nil
 		}
 		expected, in = in.mark(), out // what was taken out is younger than what was put in: back with it
 	}
-	if err != nil {
-		return fmt.Errorf("%w; the change may be visible all the same, and may not outlive a power loss: %w", cause, err)
-	}
-	return cause
+	return errChanged
 }
 
 // awaitWriter waits until nobody has index.json open for writing, for tornWait at most, and reports whether that came
@@ -220,7 +225,7 @@ func (l *layout) repairOne(name string) error {
 			return err
 		}
 		if now.ino == ours && id.ino != base.Ino {
-			if err := l.swapBack(name, mark{Ino: ours}, nil, errChanged); err != errChanged {
+			if err := l.swapBack(name, mark{Ino: ours}, nil); err != nil {
 				return err
 			}
 			break

@@ -271,3 +271,27 @@ func TestNamesOfExchanges(t *testing.T) {
 		}
 	}
 }
+
+// The index of another program was replaced, and cannot be brought back as the disk fails: it is not removed, and who
+// commits next brings it back.
+func TestWhatCannotBeBroughtBackIsKept(t *testing.T) {
+	needExchange(t)
+	s, a := &steps{}, schemetest.Opaque("a")
+	o, r := open(t, withHook(s.hook)), place(t.TempDir())
+	push(t, o, r.WithTag("v1"), a)
+	them := strange{t, r}
+	atExchange(s,
+		func() error { them.replace(them.with("theirs", a)); return nil },
+		func() error { return syscall.EIO })
+	if err := a.Push(t.Context(), o, r.WithTag("ours")); !errors.Is(err, syscall.EIO) || errors.Is(err, errChanged) {
+		t.Errorf("got %v, want the disk's error", err)
+	}
+	s.set(nil)
+	push(t, open(t), r.WithTag("next"), a)
+	if tags := strings.Join(tagsOf(t, o, r), " "); tags != "next theirs v1" {
+		t.Errorf("the tags are %s", tags)
+	}
+	if left := leftovers(t, r.Root); len(left) > 0 {
+		t.Errorf("%q is left", left)
+	}
+}

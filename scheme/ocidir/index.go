@@ -105,6 +105,8 @@ func (ix *index) scanManifests(s *scanner) error {
 		return s.fail("an array")
 	}
 	ix.head = bytes.Clone(s.b[:s.i+1]) // few bytes must not keep a whole file in memory
+	some := len(s.b) / 200             // entries are of about that size
+	ix.entries, ix.spans = make([]*entry, 0, some), make([]span, 0, some)
 	sep, last := s.i+1, s.i+1
 	err := s.array(func() error {
 		e, err := s.entry()

@@ -71,6 +71,7 @@ func (c *Client) repair(ctx context.Context, at, from ref.Ref, o verifyOptions, 
 		return err
 	}
 	known := map[digest.Digest]bool{}
+	var refused error // by the source, whatever it is asked for
 	for begin := first; ; {
 		put := 0
 		end := len(report.Findings)
@@ -84,10 +85,19 @@ func (c *Client) repair(ctx context.Context, at, from ref.Ref, o verifyOptions, 
 				continue
 			}
 			known[f.Digest] = true
-			if f.RepairErr = c.replace(ctx, f, from); f.RepairErr == nil {
+			if f.RepairErr = refused; refused != nil {
+				continue
+			}
+			switch err := c.replace(ctx, f, from); {
+			case err == nil:
 				put++
-			} else if ctx.Err() != nil {
-				return f.RepairErr
+			case ctx.Err() != nil:
+				return err
+			default:
+				f.RepairErr = err
+				if final(ctx, err) {
+					refused = err
+				}
 			}
 		}
 		if put == 0 {

@@ -223,6 +223,17 @@ func TestRepairReportsWhatTheSourceLacks(t *testing.T) {
 	if err != nil || len(rep.Bad()) != 1 || !errors.Is(rep.Findings[0].RepairErr, errs.ErrNotFound) {
 		t.Errorf("%v, %+v: want one finding that is left, as the source lacks it", err, rep.Findings)
 	}
+	asked := newRegistry(t)
+	if err := os.Remove(m.path(digest.FromBytes(m.index.Children[0].Blobs[2]))); err != nil {
+		t.Fatal(err)
+	}
+	rep, err = m.c.Repair(t.Context(), m.to, asked.ref("none"))
+	if err != nil || len(rep.Bad()) != 2 || rep.Findings[0].RepairErr == nil || rep.Findings[1].RepairErr == nil {
+		t.Errorf("%v, %+v: want two findings that are left", err, rep.Findings)
+	}
+	if n := len(asked.take()); n != 1 {
+		t.Errorf("a repository that does not exist was asked %d times", n)
+	}
 	if err := os.WriteFile(index, []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -159,10 +159,19 @@ func TestRegclientReadsExtendsAndCleansWhatWeWrite(t *testing.T) {
 		t.Errorf("tags: got %v and %v", tags, err)
 	}
 
+	l, err := regclient.NewAPI(theirs).ReferrerList(t.Context(), r.WithTag("index"))
+	if err != nil || len(l.Descriptors) != len(all.referrers) {
+		t.Errorf("referrers through both: got %v and %v, want %d", l.Descriptors, err, len(all.referrers))
+	}
+
 	more := schemetest.Image("of regclient")
 	push(t, regclient.NewAPI(theirs), r.WithTag("theirs"), more)
 	signed := schemetest.Image("signature of regclient", schemetest.Subject(more.Descriptor()))
 	push(t, regclient.NewAPI(theirs), r.WithDigest(signed.Manifest.Digest()), signed)
+	ours, err := regclient.NewAPI(theirs).TagList(t.Context(), r)
+	if err != nil || !slices.Equal(ours.Tags, []string{"docker", "empty", "image", "index", "list", "sha512", "theirs"}) {
+		t.Errorf("tags through both, without those that stand in for referrers: got %q and %v", ours.Tags, err)
+	}
 	if err := theirs.Close(t.Context(), at); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +180,7 @@ func TestRegclientReadsExtendsAndCleansWhatWeWrite(t *testing.T) {
 	all.readByOurs(t, again, r)
 	all.readByOurs(t, o, r)
 	oursHas(t, o, r.WithTag("theirs"), more)
-	l, err := o.ReferrerList(t.Context(), r.WithTag("theirs"))
+	l, err = o.ReferrerList(t.Context(), r.WithTag("theirs"))
 	if err != nil || len(l.Descriptors) != 1 || l.Descriptors[0].Digest != signed.Manifest.Digest() {
 		t.Errorf("referrers that regclient put: got %v and %v", l.Descriptors, err)
 	}

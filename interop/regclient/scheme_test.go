@@ -112,6 +112,28 @@ func TestAnIndexMayBeSparseUnlessChildrenAreWanted(t *testing.T) {
 	}
 }
 
+// TestTheRefSaysTheAlgorithm puts a manifest that regclient knows by its sha256 under its sha512.
+func TestTheRefSaysTheAlgorithm(t *testing.T) {
+	m := mem.New()
+	it := schemetest.Opaque("x")
+	ix := schemetest.Index(nil)
+	rm, err := rcmanifest.New(rcmanifest.WithRaw(ix.Manifest.Raw()), rcmanifest.WithDesc(rcdescriptor.Descriptor{MediaType: ix.Manifest.MediaType()}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := place.WithDigest(digest.SHA512.FromBytes(ix.Manifest.Raw()))
+	s := regclient.NewScheme(m)
+	if err := s.ManifestPut(t.Context(), regclient.ToRef(r), rm); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := m.ManifestHead(t.Context(), r); err != nil || d.Digest != r.Digest {
+		t.Errorf("got %s and %v", d.Digest, err)
+	}
+	if err := s.ManifestPut(t.Context(), regclient.ToRef(place.WithDigest(it.Manifest.Digest())), rm); !errors.Is(err, rcerrs.ErrDigestMismatch) {
+		t.Errorf("under the digest of another: got %v, want a mismatch", err)
+	}
+}
+
 // TestAChildGetsNoEntry shows that regclient's WithManifestChild reaches a layout.
 func TestAChildGetsNoEntry(t *testing.T) {
 	o := ocidir.New(ocidir.WithDurability(ocidir.None))

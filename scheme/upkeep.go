@@ -61,7 +61,8 @@ type IndexRestored struct {
 }
 
 // Leaser keeps blobs from being collected that no index reaches yet. The API's own methods lease what they put, found
-// present or mounted until the API is closed; this is for callers whose knowledge is older, or of other APIs.
+// present or mounted until the API is closed, or for half a day at least where it stays open; this is for callers whose
+// knowledge is older, or of other APIs.
 type Leaser interface {
 	// Lease keeps the blobs of r's repository from every Collect, also of other processes, until release is called,
 	// the API is closed, or the process ends. They need not be there. A manifest keeps what it names. Calling release

@@ -183,13 +183,7 @@ func (o *OCIDir) BlobHead(ctx context.Context, r ref.Ref, d types.Descriptor, _ 
 		return types.Descriptor{}, err
 	}
 	defer end()
-	id, err := l.statBlob(d.Digest, name)
-	if err == nil {
-		var fresh bool
-		if fresh, err = l.leases.look(d.Digest); fresh {
-			id, err = l.statBlob(d.Digest, name) // what was seen before the lease may be gone
-		}
-	}
+	id, err := l.lookAt(d.Digest, name)
 	if err != nil {
 		return types.Descriptor{}, failBlob(op, r, d.Digest, err)
 	}

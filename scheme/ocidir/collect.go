@@ -110,13 +110,13 @@ func (c *collector) begin(ctx context.Context) error {
 		if c.now, err = c.l.probe(); err != nil {
 			return err
 		}
-		if c.state, err = c.l.vol.root.Stat(stateDir); err != nil {
-			return err
-		}
 		if moved, err = c.l.noteClock(c.now, c.opt.Grace); err != nil {
 			return err
 		}
 		if err := c.l.underLock(ctx, func(*fileLock, *cached) error { return c.l.emptyTrash() }); err != nil {
+			return err
+		}
+		if c.state, err = c.l.vol.root.Stat(stateDir); err != nil {
 			return err
 		}
 	}

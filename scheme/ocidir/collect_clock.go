@@ -34,16 +34,17 @@ type clockRecord struct {
 	Set    time.Duration `json:"set"`    // when the clock was seen to have been set, by the time since the start
 }
 
-// probe returns the time by the clock of the file system, which need not be this computer's.
+// probe returns the time by the clock of the file system, which need not be this computer's. A full disk must not keep a
+// collector from making room: then this computer's has to do.
 func (l *layout) probe() (time.Time, error) {
 	t, err := l.vol.newTemp()
+	if isFull(err) {
+		return l.o.clock.wall(time.Now()), nil
+	}
 	if err != nil {
-		return time.Time{}, l.vol.full(err, 0)
+		return time.Time{}, err
 	}
 	defer t.discard()
-	if _, err := t.Write([]byte("x")); err != nil {
-		return time.Time{}, l.vol.full(err, 1)
-	}
 	id, err := identify(t.f)
 	return l.o.clock.wall(time.Unix(0, max(id.mtime, id.ctime))), err
 }
@@ -55,7 +56,7 @@ func (l *layout) clockMoved(now time.Time, grace time.Duration) (bool, error) {
 	return moved, err
 }
 
-// noteClock is clockMoved that writes down what it saw.
+// noteClock is clockMoved that writes down what it saw, if there is room for that.
 func (l *layout) noteClock(now time.Time, grace time.Duration) (bool, error) {
 	next, moved, err := l.compareClock(now, grace)
 	if err != nil || next == nil {
@@ -65,7 +66,10 @@ func (l *layout) noteClock(now time.Time, grace time.Duration) (bool, error) {
 	if err != nil {
 		return moved, err
 	}
-	return moved, l.replace(clockName, raw)
+	if err := l.replace(clockName, raw); err != nil && !isFull(err) {
+		return moved, err
+	}
+	return moved, nil
 }
 
 // compareClock returns the record to be written, nil when there is none to be.

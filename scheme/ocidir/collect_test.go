@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -562,5 +563,47 @@ func TestCollectLeavesNoFileOpen(t *testing.T) {
 	}
 	if after := count(); after > before {
 		t.Errorf("%d files are open, %d were", after, before)
+	}
+}
+
+func TestCollectOnAFullDisk(t *testing.T) {
+	s := newLitterScene(t)
+	if err := s.holder.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := s.r
+	full := &steps{}
+	reserve := map[string]bool{} // has its room
+	full.set(func(step, name string) error {
+		if step == stepRename {
+			reserve[name] = true
+		}
+		if step == stepWrite && reserve[name] {
+			return nil
+		}
+		if step == stepCreate || step == stepWrite || step == stepMkdir || step == stepLink {
+			return fmt.Errorf("no room: %w", syscall.ENOSPC)
+		}
+		return nil
+	})
+	rep, err := collectWith(t, r, []Option{withHook(full.hook)}, scheme.WithUntagged())
+	if err != nil || len(rep.Untagged) != 1 || len(rep.Removed) == 0 {
+		t.Errorf("%d entries, %d blobs, %v; it did %q", len(rep.Untagged), len(rep.Removed), err, full.seen)
+	}
+	if n := len(blobNames(t, r)); n != 4 {
+		t.Errorf("%d blobs are left, want one image", n)
+	}
+	valid(t, r)
+}
+
+func TestStatLeases(t *testing.T) {
+	r := place(t.TempDir())
+	litter(t, r, "found")
+	o := open(t)
+	if _, err := o.BlobStat(t.Context(), r, digest.FromString("found")); err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := collect(t, r); err != nil || rep.Leased != 1 {
+		t.Errorf("%+v, %v", rep, err)
 	}
 }

@@ -68,8 +68,10 @@ func (v *volume) newLeaseFile(suffix string) (*leaseFile, error) {
 		name := join(leaseDir, rand.Text()+suffix)
 		f, err := v.create(name)
 		if errors.Is(err, fs.ErrNotExist) { // .ocisync was deleted, or nobody leased anything yet
-			if err = v.mkdir(stateDir); err == nil {
-				err = v.mkdir(leaseDir)
+			for _, dir := range []string{stateDir, leaseDir, trashDir} { // the last for a collector that finds the disk full
+				if err = v.mkdir(dir); err != nil {
+					break
+				}
 			}
 			if err == nil {
 				continue

@@ -43,7 +43,7 @@ func (o *OCIDir) BlobStat(ctx context.Context, r ref.Ref, d digest.Digest) (blob
 		return blob.Info{}, err
 	}
 	defer end()
-	id, err := l.vol.stat(name)
+	id, err := l.lookAt(d, name)
 	if err != nil {
 		return blob.Info{}, failBlob(op, r, d, err)
 	}

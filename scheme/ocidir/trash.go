@@ -122,6 +122,19 @@ func (l *layout) statBlob(d digest.Digest, name string) (fileID, error) {
 	return l.vol.stat(name)
 }
 
+// lookAt is statBlob for who is told that the blob is there, and may rely on it: it was leased before.
+func (l *layout) lookAt(d digest.Digest, name string) (fileID, error) {
+	id, err := l.statBlob(d, name)
+	if err != nil {
+		return id, err
+	}
+	fresh, err := l.leases.look(d)
+	if fresh {
+		return l.statBlob(d, name) // what was seen before the lease may be gone
+	}
+	return id, err
+}
+
 // openBlobFile is volume.openFile for a blob, which a collector may just have in hand.
 func (l *layout) openBlobFile(d digest.Digest, name string) (*os.File, fileID, error) {
 	f, id, err := l.vol.openFile(name)

@@ -41,7 +41,7 @@ func (c *collector) untag(ctx context.Context, now *cached) error {
 	if err := c.l.vol.step(stepSweep, indexName); err != nil {
 		return err
 	}
-	err := c.l.commits.do(ctx, &change{apply: func(ctx context.Context, d *draft) ([]namedFile, error) {
+	err := c.l.commits.do(ctx, &change{frees: true, apply: func(ctx context.Context, d *draft) ([]namedFile, error) {
 		if err := u.settle(ctx, d.now()); err != nil { // others may have tagged or leased one meanwhile
 			return nil, err
 		}

@@ -105,7 +105,7 @@ func removedOf(rep scheme.CollectReport) (all []string) {
 }
 
 // writeBlob makes a blob's file as another tool does.
-func writeBlob(t *testing.T, r ref.Ref, alg digest.Algorithm, data string) types.Descriptor {
+func writeBlob(t testing.TB, r ref.Ref, alg digest.Algorithm, data string) types.Descriptor {
 	t.Helper()
 	d := alg.FromString(data)
 	path := blobFileOf(r, d)
@@ -119,7 +119,7 @@ func writeBlob(t *testing.T, r ref.Ref, alg digest.Algorithm, data string) types
 }
 
 // foreignIndex writes index.json as another tool does.
-func foreignIndex(t *testing.T, r ref.Ref, entries ...types.Descriptor) {
+func foreignIndex(t testing.TB, r ref.Ref, entries ...types.Descriptor) {
 	t.Helper()
 	raw, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": entries})
 	if err != nil {

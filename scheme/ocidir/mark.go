@@ -26,6 +26,7 @@ type marker struct {
 	todo []target
 	lost map[digest.Digest]error // what was listed as a manifest and is not there: it reaches nothing that we know
 	last *index                  // all its entries were walked
+	done map[*entry]struct{}     // entries that were walked: successive indexes share most of them
 	// onNeed is called for everything that is found to be needed, once; nil when nobody wants to know.
 	onNeed func(d digest.Digest)
 }
@@ -54,7 +55,7 @@ type visit struct {
 }
 
 func newMarker(l *layout) *marker {
-	return &marker{l: l, need: map[leaseKey]struct{}{}, seen: map[visit]struct{}{}, lost: map[digest.Digest]error{}}
+	return &marker{l: l, need: map[leaseKey]struct{}{}, seen: map[visit]struct{}{}, lost: map[digest.Digest]error{}, done: map[*entry]struct{}{}}
 }
 
 func (t target) nature() nature {
@@ -82,6 +83,9 @@ func (m *marker) entries(ctx context.Context, ix *index, skip func(*entry) bool)
 		return nil
 	}
 	for _, e := range ix.entries {
+		if _, done := m.done[e]; done {
+			continue
+		}
 		if e.digest == "" {
 			return m.l.undecided(m.l.corrupt(indexName, errors.New("it has an entry whose digest cannot be verified: what that needs is not known")))
 		}
@@ -100,7 +104,9 @@ func (m *marker) entries(ctx context.Context, ix *index, skip func(*entry) bool)
 				return m.l.undecided(m.l.lost(e.digest, why))
 			}
 			delete(m.lost, e.digest) // it was deleted meanwhile
+			continue
 		}
+		m.done[e] = struct{}{}
 	}
 	m.last = ix
 	return nil

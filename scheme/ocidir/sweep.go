@@ -19,7 +19,7 @@ import (
 
 const (
 	// sweepFiles and sweepBytes are how much is removed at most while the lock is held once; a file may be larger.
-	sweepFiles = 64
+	sweepFiles = 32
 	sweepBytes = 256 << 20
 	// sweepPause is how long a collector leaves the lock alone between two steps.
 	sweepPause = 2 * time.Millisecond

@@ -55,6 +55,41 @@ func TestProcessKilledAtEveryStep(t *testing.T) {
 	}
 }
 
+// TestWorkloadFailsAtEveryStep ends the workload at a step in this process: a write then leaves half of its bytes, and
+// nothing after it is done, or cleaned up.
+func TestWorkloadFailsAtEveryStep(t *testing.T) {
+	for n, stride := int64(1), faultStride(t, 151); ; n += stride {
+		dir := t.TempDir()
+		h, taken := crash(n)
+		s := newStage(dir, withHook(h))
+		acked := map[string]int{}
+		for _, sc := range workload() {
+			for i, op := range sc.ops {
+				if err := op.do(t.Context(), s); err != nil {
+					break
+				}
+				if taken.Load() > n && len(op.facts) > 0 && op.name != "damage" {
+					break // it had nothing to do any more, or was told of nothing
+				}
+				acked[sc.name] = i + 1
+			}
+			if taken.Load() > n {
+				break
+			}
+		}
+		ended := taken.Load() <= n
+		if err := s.close(); err != nil && ended {
+			t.Error(err)
+		}
+		for _, w := range inspect(t.Context(), dir, acked, disaster{}) {
+			t.Errorf("killed at step %d: %s", n, w)
+		}
+		if ended || t.Failed() {
+			return
+		}
+	}
+}
+
 // TestWorkload: without a fault everything is there, and the examination finds nothing.
 func TestWorkload(t *testing.T) {
 	dir := t.TempDir()
@@ -89,7 +124,7 @@ func TestInspectionSees(t *testing.T) {
 		"a blob is damaged": {func(t *testing.T, layout string) {
 			remove(t, layout, blobs().ops[0])
 			writeFile(t, layout, blobOf(t, blobs().ops[0]), []byte("x"))
-		}, "there are partial blobs"},
+		}, "there is a partial blob"},
 		"an index of before": {func(t *testing.T, layout string) {
 			writeFile(t, layout, indexName, []byte(emptyIndex))
 		}, "tag blobs-many in a is gone"},

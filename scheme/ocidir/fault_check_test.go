@@ -1,6 +1,7 @@
 package ocidir
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,10 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/schemetest"
 	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/errs"
@@ -28,10 +31,15 @@ type disaster struct {
 // inspect compares the layouts in dir with what was acknowledged: acked is how many operations of each script were. It
 // returns everything that is wrong. It writes: a later writer must be able to.
 func inspect(ctx context.Context, dir string, acked map[string]int, d disaster) (wrong []string) {
-	ex := &examiner{ctx: ctx, dir: dir, d: d, ours: map[string]bool{}, lost: map[string]bool{}}
+	ex := &examiner{ctx: ctx, dir: dir, d: d, ours: map[string]bool{}, lost: map[string]bool{}, spoiled: map[string]bool{}}
 	for _, sc := range workload() {
 		for f := range sc.after(acked[sc.name]) {
-			ex.ours[f.repo] = true
+			ex.ours[f.repo] = ex.ours[f.repo] || f.kind != factIngest // which makes no layout
+		}
+		for _, n := range []int{0, 1} {
+			for f, v := range sc.after(acked[sc.name] + n) {
+				ex.spoiled[f.name] = ex.spoiled[f.name] || v == spoiled
+			}
 		}
 	}
 	ex.layouts()
@@ -48,9 +56,11 @@ type examiner struct {
 	d     disaster
 	repos []string // with an oci-layout
 	raw   map[string]*rawLayout
-	ours  map[string]bool // by repository: something durable was acknowledged
+	ours  map[string]bool // by repository: something durable was acknowledged that is in the layout
 	lost  map[string]bool // by repository: only a writer that syncs nothing had written there when the power went
 	wrong []string
+
+	spoiled map[string]bool // by digest: the workload damaged it
 }
 
 func (ex *examiner) say(format string, args ...any) {
@@ -213,8 +223,10 @@ func (raw *rawLayout) reach(dir string, e rawDescriptor) (wrong []string) {
 // strays looks at damaged files that nothing reaches. They are not to be there, but after a power loss; and are never
 // served as good.
 func (ex *examiner) strays(repo string, raw *rawLayout) {
-	if len(raw.broken) > 0 && !ex.d.power {
-		ex.say("%s: without a power loss there are partial blobs: %q", repo, raw.broken)
+	for _, d := range raw.broken {
+		if !ex.d.power && !ex.spoiled[d] {
+			ex.say("%s: without a power loss there is a partial blob: %s", repo, d)
+		}
 	}
 	o := New()
 	defer o.Close()
@@ -263,9 +275,15 @@ func (ex *examiner) scripts(acked map[string]int) {
 			}
 		}
 		for f, value := range before {
+			if ex.lost[f.repo] {
+				continue
+			}
 			next := after[f]
 			got := ex.look(o, f)
 			halfway := got == damaged && value != next && ex.d.power // it is not acknowledged, and was not synced yet
+			if f.kind == factIngest && (between(value, got, next) || ex.back(got, value)) {
+				continue
+			}
 			if !halfway && !agrees(f, got, value) && !agrees(f, got, next) {
 				say("%s %s in %s: is %s, must be %s (or, if what is under way is done, %s)", f.kind, f.name, f.repo, got, value, next)
 			}
@@ -302,13 +320,30 @@ func (ex *examiner) tag(repo, name string) string {
 	return gone
 }
 
+// back reports whether an ingest that was aborted or committed is there again: the power may bring it back, whole, and it
+// expires as any other.
+func (ex *examiner) back(got, want string) bool {
+	_, err := strconv.Atoi(got)
+	return ex.d.power && want == gone && err == nil
+}
+
+// between reports whether an ingest has a part of what is being written.
+func between(value, got, next string) bool {
+	from, err1 := strconv.Atoi(value)
+	n, err2 := strconv.Atoi(got)
+	to, err3 := strconv.Atoi(next)
+	if next == gone { // it is being committed, after the rest was written
+		to, err3 = len(ingestBytes("")), nil
+	}
+	return errors.Join(err1, err2, err3) == nil && from <= n && n <= to
+}
+
 // agrees reports whether what is there fits a fact. Of a fact without a value anything does.
 func agrees(f fact, got, want string) bool {
-	switch f.kind {
-	case factTag:
-		return true // compared together
+	if f.kind == factTag { // compared together
+		return true
 	}
-	return want == "" || got == want
+	return want == "" || want == spoiled || got == want
 }
 
 // look asks ocidir, and for blobs also the disk.
@@ -330,7 +365,40 @@ func (ex *examiner) look(o *OCIDir, f fact) string {
 		_, err := o.ManifestHead(ex.ctx, r.WithDigest(d))
 		return presence(err)
 	}
+	if f.kind == factIngest {
+		return ingested(ex.ctx, o, r, f.name)
+	}
+	if f.kind == factLabel {
+		d, key, _ := strings.Cut(f.name, " ")
+		info, err := o.BlobStat(ex.ctx, r, digest.Digest(d))
+		if err == nil && info.Labels[key] != "" {
+			return info.Labels[key]
+		}
+		return presence(cmp.Or(err, error(errs.ErrNotFound)))
+	}
 	return "a fact of a kind nobody knows: " + f.kind
+}
+
+// ingested returns how many bytes an ingest has, which must be those that were written.
+func ingested(ctx context.Context, o *OCIDir, r ref.Ref, key string) string {
+	if _, err := o.IngestStat(ctx, r, key); err != nil {
+		if errors.Is(err, errs.ErrUploadUnknown) {
+			return gone
+		}
+		return err.Error()
+	}
+	u, err := o.Ingest(ctx, r, key)
+	if err != nil {
+		return err.Error()
+	}
+	n, got := int(u.Status().Offset), u.Digest()
+	if err := u.Close(); err != nil {
+		return err.Error()
+	}
+	if data := ingestBytes(key); n > len(data) || got != digest.FromBytes(data[:n]) {
+		return fmt.Sprintf("%d bytes with %s, which were not written", n, got)
+	}
+	return number(n)
 }
 
 func presence(err error) string {
@@ -350,7 +418,7 @@ func (ex *examiner) laterWriter() {
 	o := New()
 	defer o.Close()
 	it, damaged := schemetest.Image("later"), false
-	for _, repo := range []string{"a", "b", "new/deep/repo"} {
+	for _, repo := range []string{"a", "b", "new/deep/repo", "indexes", "garbage"} {
 		if ex.lost[repo] {
 			continue
 		}
@@ -381,6 +449,7 @@ func (ex *examiner) laterWriter() {
 		ex.clean(repo)
 		damaged = damaged || len(raw.broken) > 0
 	}
+	ex.upkeep(o)
 	if damaged {
 		ex.again()
 	}
@@ -403,6 +472,36 @@ func (ex *examiner) clean(repo string) {
 	left, err := filepath.Glob(filepath.Join(ex.dir, filepath.FromSlash(repo), ingestDir, "*"+tempSuffix))
 	if err != nil || len(left) > 0 {
 		ex.say("%s: a later writer left %q, %v", repo, left, err)
+	}
+}
+
+// upkeep: fsck finds nothing bad, and a garbage collection takes nothing away that the index reaches.
+func (ex *examiner) upkeep(o *OCIDir) {
+	for _, repo := range ex.repos {
+		r := place(ex.dir).WithRepo(repo)
+		_, err := o.Check(ex.ctx, r, func(p scheme.Problem) error {
+			known := len(p.Needed) == 0 && slices.Contains(ex.raw[repo].broken, string(p.Digest))
+			if p.Kind.Bad() && !known && !ex.spoiled[string(p.Digest)] {
+				ex.say("%s: fsck finds %+v", repo, p)
+			}
+			return nil
+		})
+		if err != nil {
+			ex.say("%s: fsck: %v", repo, err)
+		}
+		if _, err := o.Collect(ex.ctx, r, scheme.WithGrace(0)); err != nil {
+			ex.say("%s: garbage collection: %v", repo, err)
+		}
+		raw, err := readRaw(filepath.Join(ex.dir, filepath.FromSlash(repo)))
+		if err != nil {
+			ex.say("%s: after a garbage collection: %v", repo, err)
+			continue
+		}
+		for _, e := range raw.entries {
+			for _, problem := range raw.reach(filepath.Join(ex.dir, filepath.FromSlash(repo)), e) {
+				ex.say("%s: after a garbage collection the entry of %s (%q): %s", repo, e.Digest, e.Annotations, problem)
+			}
+		}
 	}
 }
 

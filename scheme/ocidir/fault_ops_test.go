@@ -55,13 +55,14 @@ type script struct {
 // stage is where scripts run.
 type stage struct {
 	dir    string
+	opts   []Option
 	o      *OCIDir // ours
 	theirs *OCIDir // a writer that makes nothing durable, as other tools do
 }
 
 // newStage has a hook for every step that ours or theirs take, if any.
 func newStage(dir string, hooks ...Option) *stage {
-	return &stage{dir: dir, o: New(hooks...), theirs: New(append(slices.Clone(hooks), WithDurability(None))...)}
+	return &stage{dir: dir, opts: hooks, o: New(hooks...), theirs: New(append(slices.Clone(hooks), WithDurability(None))...)}
 }
 
 func (s *stage) close() error { return errors.Join(s.o.Close(), s.theirs.Close()) }
@@ -163,7 +164,7 @@ func putData(ctx context.Context, o *OCIDir, r ref.Ref, data []byte, opts ...sch
 
 // workload is all scripts. Each owns the tags and blobs that it names; layers of mounts are shared.
 func workload() []*script {
-	return []*script{images(), blobs(), mounts(), dedup(), deletes()}
+	return []*script{images(), blobs(), mounts(), dedup(), deletes(), ingests(), labels(), indexes(), collections(), damagedBlobs()}
 }
 
 // images: tags that come, move and go, indexes, referrers, several tags at once.

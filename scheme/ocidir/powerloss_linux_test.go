@@ -134,7 +134,11 @@ func (d *faultDisk) stopped(p faultPlan, n int64, flag int) bool {
 		stopped = true
 	case <-ended:
 	}
-	acked := runFault(t, p).acked
+	defer cmd.Process.Kill() // again, should B fail
+	acked := map[string]int{}
+	if unlocked(p.Dir) { // a goroutine of A may have taken the lock at the last moment
+		acked = runFault(t, p).acked
+	}
 	if err := powerOff(d.mnt, flag); err != nil {
 		t.Fatal(err)
 	}

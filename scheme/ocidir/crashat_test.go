@@ -38,7 +38,7 @@ func TestProcessKilledAtEveryStep(t *testing.T) {
 				t.Fatalf("the workload has only %d steps: they do not go through the volume", total)
 			}
 			t.Logf("the workload has %d steps", total)
-			for n := int64(1); n <= total; n += faultStride(t, 97) {
+			for n := int64(1); n <= total; n += faultStride(t, 307) {
 				dir := filepath.Join(t.TempDir(), "tree")
 				got := runFault(t, faultPlan{Dir: dir, Parallel: parallel, At: n, How: "kill"})
 				for _, w := range inspect(t.Context(), dir, got.acked, disaster{}) {
@@ -58,7 +58,7 @@ func TestProcessKilledAtEveryStep(t *testing.T) {
 // TestWorkloadFailsAtEveryStep ends the workload at a step in this process: a write then leaves half of its bytes, and
 // nothing after it is done, or cleaned up.
 func TestWorkloadFailsAtEveryStep(t *testing.T) {
-	for n, stride := int64(1), faultStride(t, 151); ; n += stride {
+	for n, stride := int64(1), faultStride(t, 311); ; n += stride {
 		dir := t.TempDir()
 		h, taken := crash(n)
 		s := newStage(dir, withHook(h))

@@ -19,8 +19,8 @@ import (
 
 // An ingest is a directory in .ocisync/ingest, named by the sha256 of its key: lock, meta and data. From the disk up:
 // claim is the right to change it (ingestlock.go), ingestMeta what is known of it (ingestmeta.go), ingest the two with
-// the open file (ingestfile.go). upload is that for a caller, ingestmanage.go looks after those nobody has open, and
-// ingestput.go puts large blobs by way of one.
+// the open file (ingestfile.go, and ingestsave.go for keeping it). upload is that for a caller, ingestcommit.go makes the
+// blob of it, ingestmanage.go looks after those nobody has open, and ingestput.go puts large blobs by way of one.
 
 var (
 	_ scheme.Ingester  = (*OCIDir)(nil)

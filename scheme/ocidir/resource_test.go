@@ -114,8 +114,7 @@ func newScene(t testing.TB, dir string) *scene {
 // writing is something that changes a layout.
 type writing struct {
 	do   func(t testing.TB, o *OCIDir, s *scene) error
-	key  string // of the ingest that it leaves
-	gone bool   // done again after it failed, it may find that it was done
+	gone bool // done again after it failed, it may find that it was done
 }
 
 // reopened opens the scene's ingest, does something with it, and closes it.
@@ -177,7 +176,7 @@ var writes = map[string]writing{
 	"IndexPut": {do: func(t testing.TB, o *OCIDir, s *scene) error {
 		return o.IndexPut(t.Context(), s.r, nil, []byte(indexJSON(entryJSON("c", "new"))))
 	}},
-	"Ingest, new": {key: "another", do: func(t testing.TB, o *OCIDir, s *scene) error {
+	"Ingest, new": {do: func(t testing.TB, o *OCIDir, s *scene) error {
 		u, err := o.Ingest(t.Context(), s.r, "another")
 		if err != nil {
 			return err
@@ -185,8 +184,8 @@ var writes = map[string]writing{
 		_, err = u.Write([]byte("more"))
 		return errors.Join(err, u.Close())
 	}},
-	"Ingest, Write": {key: "key", do: reopened(func(_ testing.TB, u scheme.Upload) error { _, err := u.Write([]byte("more")); return err })},
-	"Ingest, Truncate": {key: "key", do: reopened(func(t testing.TB, u scheme.Upload) error {
+	"Ingest, Write": {do: reopened(func(_ testing.TB, u scheme.Upload) error { _, err := u.Write([]byte("more")); return err })},
+	"Ingest, Truncate": {do: reopened(func(t testing.TB, u scheme.Upload) error {
 		return u.(scheme.Truncater).Truncate(t.Context(), 1)
 	})},
 	"Ingest, Commit": {gone: true, do: reopened(func(t testing.TB, u scheme.Upload) error {
@@ -360,9 +359,6 @@ func (x *refusal) again(t *testing.T, o *OCIDir, s *scene, where string) {
 	if errors.Is(err, errs.ErrManifestBlobUnknown) && strings.HasPrefix(x.refused, stepSync) {
 		err = errors.Join(s.new.PushContent(t.Context(), o, s.r), x.w.do(t, o, s))
 	}
-	if err != nil && x.w.key != "" && strings.HasPrefix(x.refused, stepSync) {
-		err = commitIngest(t, o, s.r, x.w.key)
-	}
 	if err != nil && !(x.w.gone && errors.Is(err, errs.ErrNotFound)) {
 		t.Errorf("%s: when the disk was well again: %v", where, err)
 	}
@@ -370,16 +366,6 @@ func (x *refusal) again(t *testing.T, o *OCIDir, s *scene, where string) {
 		t.Errorf("%s: Clean: %v", where, err)
 	}
 	noTemps(t, s, where+", and cleaned")
-}
-
-// commitIngest makes a blob of an ingest whose bytes the disk refused: that writes them anew.
-func commitIngest(t *testing.T, o *OCIDir, r ref.Ref, key string) error {
-	u, err := o.Ingest(t.Context(), r, key)
-	if err != nil {
-		return err
-	}
-	_, err = u.Commit(t.Context(), types.Descriptor{}, nil)
-	return err
 }
 
 // noTemps expects no file that was being written.

@@ -12,7 +12,10 @@
 // (read.go), committing to it (commit.go), making files durable (sync.go), knowing which manifests there are (graph.go).
 // The methods of scheme.API are in blob.go, mount.go, manifest.go, put.go, tag.go, referrer.go, repo.go and ping.go.
 //
-// Nothing is created by reading. A layout comes into being with the first write that succeeds.
+// What is about what was stored: blobs in pieces (ingest*.go), labels (label*.go), damage (damage.go, quarantine.go,
+// check*.go), leases and garbage (lease*.go, collect.go, mark.go, sweep.go, trash.go).
+//
+// Reading creates no layout, and nothing where no writer of ours was. A layout comes into being with the first write that succeeds.
 package ocidir
 
 import (

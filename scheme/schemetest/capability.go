@@ -2,6 +2,7 @@ package schemetest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +36,45 @@ var capabilityCases = []testCase{
 					e.errorf("%s is not declared, but As found it, and using it gave: %v", c, err)
 				}
 			}
+		},
+	}, {
+		name: "names",
+		rule: "every capability answers a repository name outside of the specification's grammar with ErrInvalid, and creates nothing",
+		run: func(e *env) {
+			for _, c := range e.h.Capabilities {
+				if c == RepoLister || c == BlobFinder { // which look at the root
+					continue
+				}
+				for _, name := range badRepos {
+					o := *e
+					o.r = e.r.WithRepo(name)
+					_, err := o.try(e.api, c)
+					e.is(string(c)+" in "+name, err, errs.ErrInvalid)
+				}
+			}
+			e.untouched()
+		},
+	}, {
+		name: "contexts",
+		rule: "a context that has ended is every capability's error, and nothing is created",
+		run: func(e *env) {
+			ended, cancel := context.WithCancel(e.ctx)
+			cancel()
+			for _, c := range e.h.Capabilities {
+				o := *e
+				o.ctx = ended
+				_, err := o.try(e.api, c)
+				e.is(string(c), err, context.Canceled)
+			}
+			e.untouched()
+			e.begin()
+			for _, c := range e.h.Capabilities {
+				o := *e
+				o.ctx = ended
+				_, err := o.try(e.api, c)
+				e.is(string(c)+" of a repository", err, context.Canceled)
+			}
+			e.tags(e.r)
 		},
 	}, {
 		name: "ranges",

@@ -8,8 +8,10 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/blob"
 	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/ref"
 )
 
 var checkCases = []testCase{
@@ -115,6 +117,57 @@ var checkCases = []testCase{
 			e.same("state afterwards", observe(e.ctx, e.api, e.r, []string{"v1", "v2", "index", "other"}, []*Item{a, b, c}), before)
 			e.put(e.r, shared)
 			e.same("problems once it is there", len(e.check()), 0)
+		},
+	}, {
+		name:  "narrowed",
+		rule:  "a tag or digest narrows Check to what that reaches; one that is not there is ErrNotFound",
+		has:   []Capability{Checker},
+		needs: []Feature{BlobDelete},
+		run: func(e *env) {
+			a, b := Image("a"), Index([]*Item{Image("b")})
+			e.push(e.r.WithTag("a"), a)
+			e.push(e.r.WithTag("b"), b)
+			e.push(e.r.WithTag("sound"), Image("sound"))
+			lost := map[string]digest.Digest{"a": digest.FromBytes(a.Blobs[1]), "b": digest.FromBytes(b.Children[0].Blobs[2])}
+			for _, d := range lost {
+				e.must("BlobDelete", e.api.BlobDelete(e.ctx, e.r, types.Descriptor{Digest: d}))
+			}
+			e.same("problems of all", len(e.check()), 2)
+			for r, tag := range map[ref.Ref]string{
+				e.r.WithTag("a"): "a", e.r.WithDigest(a.Manifest.Digest()): "a", e.r.WithTag("b"): "b", e.r.WithDigest(b.Children[0].Manifest.Digest()): "b", e.r.WithTag("sound"): "",
+			} {
+				o := *e
+				o.r = r
+				var got, want []digest.Digest
+				for _, p := range o.check() {
+					got = append(got, p.Digest)
+				}
+				if tag != "" {
+					want = append(want, lost[tag])
+				}
+				e.same("problems of "+r.String(), got, want)
+			}
+			for _, r := range []ref.Ref{e.r.WithTag("absent"), e.r.WithDigest(digest.FromString("absent"))} {
+				_, err := find[scheme.Checker](e, e.r).Check(e.ctx, r, func(scheme.Problem) error { return nil })
+				e.refused("Check of "+r.String(), err, errs.ErrNotFound)
+			}
+		},
+	}, {
+		name:  "sparse",
+		rule:  "manifests that were left out of an index when it was put are counted, and no problem",
+		has:   []Capability{Checker},
+		needs: []Feature{Sparse},
+		run: func(e *env) {
+			there := Image("there")
+			e.push(e.r.WithDigest(there.Manifest.Digest()), there)
+			_, err := e.api.ManifestPut(e.ctx, e.r.WithTag("v1"), Index([]*Item{there, Image("left out"), Image("left out, too")}).Manifest, scheme.WithSparse())
+			e.must("ManifestPut", err)
+			for name, o := range e.twice() {
+				report, problems := o.checkup(scheme.WithDeep())
+				e.same("problems, seen by "+name, problems, []scheme.Problem(nil))
+				e.same("Sparse", report.Sparse, 2)
+				e.same("Manifests", report.Manifests, 2)
+			}
 		},
 	}, {
 		name:  "ends",

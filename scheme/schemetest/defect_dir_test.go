@@ -59,6 +59,7 @@ var dirDefects = []defect{
 		return true
 	})},
 	{name: "check ignores the callback's error", group: "Check", rule: "first error of the callback", dir: func(o *ocidir.OCIDir) scheme.API { return deafCheck{o} }},
+	{name: "check looks at everything", group: "Check", rule: "narrows Check to what that reaches", dir: func(o *ocidir.OCIDir) scheme.API { return wideCheck{o} }},
 	{name: "check is never deep", group: "Check", rule: "counts all of it", dir: func(o *ocidir.OCIDir) scheme.API { return shallowCheck{o} }},
 }
 
@@ -127,6 +128,12 @@ type deafCheck struct{ *ocidir.OCIDir }
 
 func (d deafCheck) Check(ctx context.Context, r ref.Ref, fn func(scheme.Problem) error, opts ...scheme.CheckOption) (scheme.CheckReport, error) {
 	return d.OCIDir.Check(ctx, r, func(p scheme.Problem) error { fn(p); return nil }, opts...)
+}
+
+type wideCheck struct{ *ocidir.OCIDir }
+
+func (d wideCheck) Check(ctx context.Context, r ref.Ref, fn func(scheme.Problem) error, opts ...scheme.CheckOption) (scheme.CheckReport, error) {
+	return d.OCIDir.Check(ctx, r.Place(), fn, opts...)
 }
 
 type shallowCheck struct{ *ocidir.OCIDir }

@@ -27,6 +27,8 @@ var knownDefects = []defect{
 	{name: "stat without times", group: "Stat", rule: "when it was stored", make: func(m *mem.Mem) scheme.API { return timeless{m} }},
 	{name: "list of blobs fails", group: "Capability", rule: "BlobList names every blob", make: func(m *mem.Mem) scheme.API { return noWalk{m} }},
 	{name: "delete of a blob fails", group: "Delete", rule: "BlobDelete removes the blob", make: func(m *mem.Mem) scheme.API { return noDelete{m} }},
+	{name: "stat of a path", group: "Capability", rule: "every capability answers a repository name outside", make: func(m *mem.Mem) scheme.API { return pathStat{m} }},
+	{name: "stat without a context", group: "Capability", rule: "every capability's error", make: func(m *mem.Mem) scheme.API { return deafStat{m} }},
 	{name: "ranges only from the beginning", group: "Capability", rule: "reads any range", make: func(m *mem.Mem) scheme.API { return noOffsets{m} }},
 }
 
@@ -98,6 +100,18 @@ func (m oddStat) BlobStat(ctx context.Context, r ref.Ref, d digest.Digest) (blob
 		err = errBroken
 	}
 	return info, err
+}
+
+type pathStat struct{ *mem.Mem }
+
+func (m pathStat) BlobStat(ctx context.Context, r ref.Ref, d digest.Digest) (blob.Info, error) {
+	return m.Mem.BlobStat(ctx, ref.Ref{Scheme: r.Scheme, Root: r.Path()}, d)
+}
+
+type deafStat struct{ *mem.Mem }
+
+func (m deafStat) BlobStat(ctx context.Context, r ref.Ref, d digest.Digest) (blob.Info, error) {
+	return m.Mem.BlobStat(context.WithoutCancel(ctx), r, d)
 }
 
 type timeless struct{ *mem.Mem }

@@ -51,7 +51,7 @@ var dirDefects = []defect{
 	{name: "clean looks at no age", group: "Clean", rule: "for that long", dir: func(o *ocidir.OCIDir) scheme.API { return hastyClean{o} }},
 	{name: "check finds nothing", group: "Check", rule: "names exactly the blob that is missing", dir: checks(func(*scheme.Problem) bool { return false })},
 	{name: "check names one tag", group: "Check", rule: "all tags that need it", dir: checks(func(p *scheme.Problem) bool {
-		p.Tags = p.Tags[:1]
+		p.Tags = p.Tags[:min(1, len(p.Tags))]
 		return true
 	})},
 	{name: "check names one manifest", group: "Check", rule: "the manifests that name it", dir: checks(func(p *scheme.Problem) bool {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -612,4 +613,70 @@ func BenchmarkDeepCheck(b *testing.B) {
 			b.Fatal(rep, err)
 		}
 	}
+}
+
+// Check may run at any time: what others put, move, delete and collect meanwhile is no problem.
+func TestCheckWhileOthersWrite(t *testing.T) {
+	r := place(t.TempDir())
+	pushMulti(t, r)
+	var writers, others sync.WaitGroup
+	done := make(chan struct{})
+	for w := range 3 {
+		writers.Go(func() {
+			o := open(t)
+			for i := range 8 {
+				a, b := schemetest.Image(fmt.Sprint(w, i)), schemetest.Image(fmt.Sprint(w, i, "b"))
+				index := schemetest.Index([]*schemetest.Item{a, b})
+				if err := index.Push(context.Background(), o, r.WithTag(fmt.Sprint("moves", w))); err != nil {
+					t.Error(err)
+				}
+				var err error
+				switch i % 3 {
+				case 0:
+					err = o.TagDelete(context.Background(), r.WithTag(fmt.Sprint("moves", w)))
+				case 1:
+					err = o.ManifestDelete(context.Background(), r.WithDigest(index.Manifest.Digest()))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	others.Go(func() {
+		o := open(t)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if _, err := o.Collect(context.Background(), r, scheme.WithGrace(0), scheme.WithUntagged()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for _, opts := range [][]scheme.CheckOption{nil, {scheme.WithDeep()}} {
+		others.Go(func() {
+			for {
+				_, err := open(t).Check(context.Background(), r, func(p scheme.Problem) error {
+					if p.Kind.Bad() {
+						t.Errorf("%s %s, named by %v, for %v: %v", p.Kind, p.Digest, p.Needed, p.Tags, p.Err)
+					}
+					return nil
+				}, opts...)
+				if err != nil {
+					t.Error(err)
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	writers.Wait()
+	close(done)
+	others.Wait()
 }

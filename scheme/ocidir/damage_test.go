@@ -151,3 +151,36 @@ func BenchmarkFirstRead(b *testing.B) {
 		o.Close()
 	}
 }
+
+// Of many who open a blob for the first time one reads it, and the others trust what it found.
+func TestOneReadsForAll(t *testing.T) {
+	o, r := open(t), place(t.TempDir())
+	d := putBlob(t, open(t), r, schemetest.Blob("ranges", 5000))
+	damage(t, blobFileOf(r, d.Digest), damages["flipped"]) // who reads it himself finds out
+	id, err := statOf(t, o, r, d.Digest)
+	must(t, err)
+	done, err := o.mem.turn(t.Context(), id, d.Digest)
+	must(t, err)
+	opened := make(chan error, 8)
+	for range cap(opened) {
+		go func() {
+			ra, err := o.BlobOpen(context.Background(), r, d)
+			if err == nil {
+				err = ra.Close()
+			}
+			opened <- err
+		}()
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := o.BlobOpen(ended, r, d); !errors.Is(err, context.Canceled) {
+		t.Errorf("who waits and is cancelled: %v", err)
+	}
+	o.mem.setVerified(id, d.Digest)
+	done()
+	for range cap(opened) {
+		if err := <-opened; err != nil {
+			t.Errorf("one read the file himself: %v", err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package ocidir
 
 import (
+	"context"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -15,6 +16,7 @@ type memory struct {
 	durable  map[fileID]struct{}
 	suspect  map[fileID]struct{}
 	bad      map[badFile]struct{}
+	hashing  map[badFile]chan struct{} // closed when whoever reads the file is done
 }
 
 // badFile is a file that does not have the digest whose name it has. Under another name it may be what it should be.
@@ -23,11 +25,38 @@ type badFile struct {
 	d  digest.Digest
 }
 
+// turn waits until nobody else reads the file to hash it, and is then the only one who does, until done is called. Of
+// many who open a large blob for the first time, to read a range each, one reads all of it; the others know what it found.
+func (m *memory) turn(ctx context.Context, id fileID, d digest.Digest) (done func(), err error) {
+	key := badFile{id, d}
+	for {
+		m.mu.Lock()
+		other, busy := m.hashing[key]
+		if !busy {
+			mine := make(chan struct{})
+			m.hashing[key] = mine
+			m.mu.Unlock()
+			return func() {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				delete(m.hashing, key)
+				close(mine)
+			}, nil
+		}
+		m.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
 // maxKnown bounds each map. What is forgotten costs a hash or a sync of a clean file.
 const maxKnown = 1 << 18
 
 func newMemory() *memory {
-	return &memory{verified: map[fileID]digest.Digest{}, durable: map[fileID]struct{}{}, suspect: map[fileID]struct{}{}, bad: map[badFile]struct{}{}}
+	return &memory{verified: map[fileID]digest.Digest{}, durable: map[fileID]struct{}{}, suspect: map[fileID]struct{}{}, bad: map[badFile]struct{}{}, hashing: map[badFile]chan struct{}{}}
 }
 
 func remember[K comparable, V any](m map[K]V, id K, v V) {

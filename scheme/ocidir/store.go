@@ -78,6 +78,14 @@ func (b *blobFile) verify(ctx context.Context, d digest.Digest) error {
 	if b.l.mem.isVerified(b.id, d) {
 		return nil
 	}
+	done, err := b.l.mem.turn(ctx, b.id, d)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if b.l.mem.isVerified(b.id, d) {
+		return nil
+	}
 	if b.l.isBad(b.id, d) {
 		return b.l.knownBad(b.name)
 	}

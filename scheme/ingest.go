@@ -120,12 +120,20 @@ type IngestOptions struct {
 	Owner    string
 	Labels   map[string]string
 	Token    string
+
+	LooseSize bool
 }
 
 // WithExpectedBlob announces digest and size of the blob, or one of them. Writing more than the size is
-// ErrSizeMismatch. Commit checks what it is given itself; nothing is checked there that want leaves open.
+// ErrSizeMismatch (see WithLooseSize). Commit checks what it is given itself; nothing is checked there that want leaves open.
 func WithExpectedBlob(d types.Descriptor) IngestOption {
 	return func(o *IngestOptions) { o.Expected = d }
+}
+
+// WithLooseSize lets this opening write more than the size that was announced: for callers to whom that is a forecast, and
+// who say at Commit what it has to be. What has more than was announced when it is opened again starts over as ever.
+func WithLooseSize() IngestOption {
+	return func(o *IngestOptions) { o.LooseSize = true }
 }
 
 // WithIngestOwner says who began the ingest, for people who look at the list; it is kept when the ingest is opened

@@ -14,7 +14,8 @@ import (
 )
 
 // Writer opens the ingest that WithRef names, at its end: one writer at a time, in all processes. What was left with
-// another descriptor than WithDescriptor now gives starts over, empty. ctx stays in force for the writer's Write.
+// another descriptor than WithDescriptor now gives starts over, empty. The descriptor's size is a forecast: more can be
+// written, and Commit says what it has to be. ctx stays in force for the writer's Write.
 //
 // Errors: InvalidArgument without a ref; Unavailable while it is open elsewhere; AlreadyExists when the descriptor's
 // digest is there already.
@@ -40,7 +41,7 @@ func (s *Store) Writer(ctx context.Context, opts ...content.WriterOpt) (content.
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	up, err := ingester.Ingest(ctx, s.r, o.Ref, scheme.WithExpectedBlob(expected))
+	up, err := ingester.Ingest(ctx, s.r, o.Ref, scheme.WithExpectedBlob(expected), scheme.WithLooseSize())
 	if err != nil {
 		cancel()
 		return nil, classify(err)

@@ -34,7 +34,7 @@ var (
 	_ content.Syncer = (*writer)(nil)
 )
 
-// Write appends p. Errors: FailedPrecondition on a closed writer, and for more bytes than the descriptor said.
+// Write appends p. Errors: FailedPrecondition on a closed writer.
 func (w *writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

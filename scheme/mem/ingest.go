@@ -49,7 +49,7 @@ func (m *Mem) Ingest(ctx context.Context, r ref.Ref, key string, opts ...scheme.
 	if err != nil {
 		return nil, fail(op, r, o.Expected.Digest, err)
 	}
-	u := &upload{ctx: ctx, m: m, r: r, key: key}
+	u := &upload{ctx: ctx, m: m, r: r, key: key, loose: o.LooseSize}
 	if err := m.open(u, o); err != nil {
 		return nil, fail(op, r, o.Expected.Digest, err)
 	}

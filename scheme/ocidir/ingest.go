@@ -48,7 +48,7 @@ func (o *OCIDir) Ingest(ctx context.Context, r ref.Ref, key string, opts ...sche
 		end()
 		return nil, failWrite(op, r, opt.Expected.Digest, err)
 	}
-	u := &upload{ctx: ctx, r: r, in: in, end: end}
+	u := &upload{ctx: ctx, r: r, in: in, end: end, loose: opt.LooseSize}
 	u.publish(true)
 	return u, nil
 }
@@ -79,6 +79,8 @@ type upload struct {
 	r   ref.Ref
 	in  *ingest // nil when it is closed
 	end func()
+
+	loose bool // more than was announced may be written
 
 	mu     sync.Mutex // guards what follows: Status may be called at any time
 	status blob.Ingest
@@ -137,7 +139,7 @@ func (u *upload) Write(p []byte) (int, error) {
 	if err := u.usable(); err != nil {
 		return 0, u.fail("write", err)
 	}
-	if want := u.in.meta.Expected.descriptor(); types.SizeKnown(want) && int64(len(p)) > want.Size-u.in.size {
+	if want := u.in.meta.Expected.descriptor(); !u.loose && types.SizeKnown(want) && int64(len(p)) > want.Size-u.in.size {
 		return 0, u.fail("write", fmt.Errorf("%w: more than the %d bytes that were announced", errs.ErrSizeMismatch, want.Size))
 	}
 	n, err := u.in.write(p)

@@ -123,7 +123,7 @@ func (in *ingest) finish(ctx context.Context, got types.Descriptor, how storing)
 		in.letGo()
 	}
 	if errors.Is(err, errUnsynced) {
-		err = errors.Join(err, in.suspect())
+		in.meta.Suspect = true
 	}
 	return err
 }

@@ -219,6 +219,21 @@ var ingestCases = []testCase{
 			}
 		},
 	}, {
+		name: "loose size",
+		rule: "with WithLooseSize more than the expected size can be written, and Commit checks what it is given",
+		has:  []Capability{Ingester},
+		run: func(e *env) {
+			data := Blob("loose", 100)
+			u := e.ingest(e.r, "loose", scheme.WithExpectedBlob(types.Descriptor{Size: 60}), scheme.WithLooseSize())
+			e.write(u, data[:60])
+			e.write(u, data[60:])
+			e.same("Offset", u.Status().Offset, int64(100))
+			e.same("expected size", u.Status().Expected.Size, int64(60))
+			_, err := u.Commit(e.ctx, describe("", data), nil)
+			e.must("Commit", err)
+			e.holds(e.r, digest.FromBytes(data), data)
+		},
+	}, {
 		name: "labels",
 		rule: "the blob has the labels of the ingest, and over them those of Commit; opening again without WithIngestLabels keeps them",
 		has:  []Capability{Ingester, BlobStater},

@@ -361,20 +361,19 @@ func (ix *index) clone() *index {
 	return &out
 }
 
-// encode makes raw and spans of the entries.
+// encode makes raw and spans of the entries. What the file begins with that does not change is copied as it is.
 func (ix *index) encode() *index {
-	size := len(ix.head) + len(ix.end) + len(ix.tail)
-	for _, e := range ix.entries {
-		size += len(e.raw) + len(ix.sep) + 1
-	}
 	n := ix.unchanged()
-	raw := make([]byte, 0, max(size, len(ix.raw)))
-	spans := append(make([]span, 0, len(ix.entries)), ix.spans[:n]...)
+	front := ix.head
 	if n > 0 {
-		raw = append(raw, ix.raw[:ix.spans[n-1].end]...)
-	} else {
-		raw = append(raw, ix.head...)
+		front = ix.raw[:ix.spans[n-1].end]
 	}
+	size := len(front) + len(ix.end) + len(ix.tail)
+	for _, e := range ix.entries[n:] {
+		size += 1 + len(ix.sep) + len(e.raw)
+	}
+	raw := append(make([]byte, 0, size), front...)
+	spans := append(make([]span, 0, len(ix.entries)), ix.spans[:n]...)
 	for i, e := range ix.entries[n:] {
 		if n+i > 0 {
 			raw = append(raw, ',')

@@ -2,6 +2,7 @@ package ocidir
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -293,5 +294,43 @@ func TestWhatCannotBeBroughtBackIsKept(t *testing.T) {
 	}
 	if left := leftovers(t, r.Root); len(left) > 0 {
 		t.Errorf("%q is left", left)
+	}
+}
+
+// Neither commits nor those that fail, at whatever step, keep a file open.
+func TestCommitsLeaveNoFileOpen(t *testing.T) {
+	needExchange(t)
+	s, a := &steps{}, schemetest.Opaque("a")
+	o, r := open(t, withHook(s.hook)), place(t.TempDir())
+	push(t, o, r.WithTag("v1"), a)
+	push(t, o, r.WithTag("v2"), a)
+	them := strange{t, r}
+	before := openFiles(t)
+	for n := range 40 {
+		switch n % 4 {
+		case 0:
+			s.set(nil)
+		case 1:
+			atExchange(s, func() error { them.replace(them.with(fmt.Sprint("theirs-", n), a)); return nil })
+		case 2:
+			atExchange(s, func() error { return syscall.EIO })
+		default:
+			step := 0
+			s.set(func(string, string) error {
+				if step++; step == n {
+					return syscall.ENOSPC
+				}
+				return nil
+			})
+		}
+		err := a.Push(t.Context(), o, r.WithTag(fmt.Sprint("new-", n)))
+		if err != nil && !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		s.set(nil)
+		tagsOf(t, o, r)
+	}
+	if now := openFilesAbove(t, before); now > before {
+		t.Errorf("%d files are open, and %d were before", now, before)
 	}
 }

@@ -333,6 +333,11 @@ func TestPutOfAKilledProcessGoesOn(t *testing.T) {
 			if l, err := o.BlobHead(t.Context(), r, d); !errors.Is(err, errs.ErrNotFound) {
 				t.Errorf("a part of a blob is seen: %v, %v", l, err)
 			}
+			for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+				if in, err := o.IngestStat(t.Context(), r, putKey+string(d.Digest)); err == nil && in.Offset == stop {
+					break // what was read is written
+				}
+			}
 			kill(t, cmd)
 			src := &slowSource{data: data}
 			if got, err := o.BlobPut(t.Context(), r, d, src); err != nil || got.Digest != d.Digest || got.Size != d.Size {

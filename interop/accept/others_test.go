@@ -81,6 +81,7 @@ func TestLayoutsOfOthersAreReadExtendedAndStillRead(t *testing.T) {
 					t.Errorf("the referrers are %v, %v", list.Descriptors, err)
 				}
 			}
+			unharmed(t, dir)
 		})
 	}
 }
@@ -105,6 +106,24 @@ func hasTags(t *testing.T, api scheme.API, dir string, want map[string]*item) {
 				t.Errorf("%s: the blob %s is %s", tag, d, got)
 			}
 		}
+	}
+}
+
+// unharmed lets ours look at every byte: nothing may be missing, damaged or dropped from the index.
+func unharmed(t *testing.T, dir string) {
+	t.Helper()
+	checker, ok := open(t).(scheme.Checker)
+	if !ok {
+		t.Fatal("a directory cannot be checked")
+	}
+	report, err := checker.Check(t.Context(), place(dir), func(p scheme.Problem) error {
+		if p.Kind.Bad() || p.Kind == scheme.ProblemVanished {
+			t.Errorf("%s %s: %v", p.Kind, p.Digest, p.Err)
+		}
+		return nil
+	}, scheme.WithDeep())
+	if err != nil || report.Manifests == 0 || report.Blobs == 0 {
+		t.Errorf("checked %+v, %v", report, err)
 	}
 }
 

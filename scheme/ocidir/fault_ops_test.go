@@ -164,7 +164,7 @@ func putData(ctx context.Context, o *OCIDir, r ref.Ref, data []byte, opts ...sch
 
 // workload is all scripts. Each owns the tags and blobs that it names; layers of mounts are shared.
 func workload() []*script {
-	return []*script{images(), blobs(), mounts(), dedup(), deletes(), ingests(), labels(), indexes(), collections(), damagedBlobs()}
+	return []*script{images(), blobs(), mounts(), dedup(), deletes(), ingests(), labels(), indexes(), collections(), damagedBlobs(), levels()}
 }
 
 // images: tags that come, move and go, indexes, referrers, several tags at once.

@@ -155,3 +155,24 @@ func (d *faultDisk) stopped(p faultPlan, n int64, flag int) bool {
 	d.empty()
 	return stopped
 }
+
+// TestPowerLossWithLessDurability is every step of the script that uses the lower levels.
+func TestPowerLossWithLessDurability(t *testing.T) {
+	needFaults(t)
+	for _, kind := range slices.Sorted(maps.Keys(faultDisks)) {
+		t.Run(kind, func(t *testing.T) {
+			d := newFaultDisk(t, kind)
+			p := faultPlan{Dir: filepath.Join(d.mnt, "tree"), Scripts: []string{"levels"}}
+			total := runFault(t, p).steps
+			d.empty()
+			t.Logf("the script has %d steps", total)
+			for n := int64(1); n <= total && !t.Failed(); n += faultStride(t, 3) {
+				p.Flag = logKept + int(n%2)
+				got, wrong := d.lose(p, n)
+				for _, w := range wrong {
+					t.Errorf("power lost at step %d, journal %d, %v acknowledged: %s", n, p.Flag, got.acked, w)
+				}
+			}
+		})
+	}
+}

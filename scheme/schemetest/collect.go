@@ -239,7 +239,7 @@ func collectMeanwhile(e *env) {
 	collecting.Go(func() error {
 		for {
 			if _, err := c.Collect(e.ctx, e.r, scheme.WithGrace(0)); err != nil {
-				return fmt.Errorf("Collect: %w", err)
+				return fmt.Errorf("collecting: %w", err)
 			}
 			select {
 			case <-done:

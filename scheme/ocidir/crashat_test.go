@@ -2,6 +2,7 @@ package ocidir
 
 import (
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -28,6 +29,24 @@ func faultStride(t testing.TB, otherwise int64) int64 {
 	}
 }
 
+// faultStart is the first step that is tried with a stride. With OCISYNC_FAULTS it is another one in every run, so that
+// in time all are.
+func faultStart(t testing.TB, stride int64) int64 {
+	t.Helper()
+	if os.Getenv("OCISYNC_FAULTS") == "" || stride == 1 {
+		return 1
+	}
+	seed := rand.Uint64()
+	if v := os.Getenv("OCISYNC_FAULTS_SEED"); v != "" {
+		var err error
+		if seed, err = strconv.ParseUint(v, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("OCISYNC_FAULTS_SEED=%d", seed)
+	return 1 + rand.New(rand.NewPCG(seed, 0)).Int64N(stride)
+}
+
 // TestProcessKilledAtEveryStep ends a process with SIGKILL at a step of the workload, and looks what is there.
 func TestProcessKilledAtEveryStep(t *testing.T) {
 	for name, parallel := range map[string]bool{"one after another": false, "at the same time": true} {
@@ -38,7 +57,8 @@ func TestProcessKilledAtEveryStep(t *testing.T) {
 				t.Fatalf("the workload has only %d steps: they do not go through the volume", total)
 			}
 			t.Logf("the workload has %d steps", total)
-			for n := int64(1); n <= total; n += faultStride(t, 307) {
+			stride := faultStride(t, 307)
+			for n := faultStart(t, stride); n <= total; n += stride {
 				dir := filepath.Join(t.TempDir(), "tree")
 				got := runFault(t, faultPlan{Dir: dir, Parallel: parallel, At: n, How: "kill"})
 				for _, w := range inspect(t.Context(), dir, got.acked, disaster{}) {
@@ -58,7 +78,8 @@ func TestProcessKilledAtEveryStep(t *testing.T) {
 // TestWorkloadFailsAtEveryStep ends the workload at a step in this process: a write then leaves half of its bytes, and
 // nothing after it is done, or cleaned up.
 func TestWorkloadFailsAtEveryStep(t *testing.T) {
-	for n, stride := int64(1), faultStride(t, 311); ; n += stride {
+	stride := faultStride(t, 311)
+	for n := faultStart(t, stride); ; n += stride {
 		dir := t.TempDir()
 		h, taken := crash(n)
 		s := newStage(dir, withHook(h))

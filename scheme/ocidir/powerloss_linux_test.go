@@ -34,7 +34,7 @@ func TestPowerLossAtEveryStep(t *testing.T) {
 				d.empty()
 				stride := faultStride(t, 7)
 				t.Logf("the workload has %d steps; every %d is tried", total, stride)
-				for n := int64(1); n <= total; n += stride {
+				for n := faultStart(t, stride); n <= total; n += stride {
 					plan.Flag = logKept + int(n/stride%2)
 					if stride == 1 {
 						plan.Flag = logKept
@@ -102,7 +102,8 @@ func TestPowerLossAfterAStoppedWriter(t *testing.T) {
 			total := runFault(t, p).steps
 			d.empty()
 			stops := 0
-			for n := int64(1); n <= total && !t.Failed(); n += faultStride(t, 9) {
+			stride := faultStride(t, 9)
+			for n := faultStart(t, stride); n <= total && !t.Failed(); n += stride {
 				if d.stopped(p, n, logKept+int(n%2)) {
 					stops++
 				}

@@ -30,8 +30,9 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-// OCIDir is scheme.API, BlobOpener, BlobLister, BlobStater, Labeler, IndexStore, Syncer, RepoLister and Closer over layouts. Several of them, in one process or
-// in many, can write one layout at once.
+// OCIDir is scheme.API over layouts, and BlobOpener, BlobLister, BlobStater, Labeler, Ingester, IngestManager, IndexStore,
+// Leaser, Syncer, Cleaner, Collector, Checker, RepoLister, BlobFinder and Closer. Several of them, in one process or in
+// many, can write one layout at once.
 type OCIDir struct {
 	scheme.Unimplemented
 	durability Durability

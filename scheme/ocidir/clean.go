@@ -11,7 +11,8 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-// ingestAge is how long Collect leaves an ingest alone that nobody writes to: an interrupted copy may go on with it.
+// ingestAge is how long Collect leaves an ingest alone that nobody writes to: an interrupted copy may go on with it. As old
+// are the leases of dead processes that any writer removes.
 const ingestAge = 7 * 24 * time.Hour
 
 // Clean implements scheme.Cleaner. Temporary files are those in .ocisync/ingest, files of leases whose process died, and

@@ -1,6 +1,7 @@
 package ocidir
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -268,6 +269,58 @@ func TestStateIsDeletedWhileCollecting(t *testing.T) {
 		}
 		if _, err := collect(t, s.r); err != nil {
 			t.Errorf("%s: the next run: %v", when, err)
+		}
+	}
+}
+
+func TestCollectEndsWithItsContext(t *testing.T) {
+	s := newLitterScene(t)
+	for when, point := range collectPoints {
+		ctx, cancel := context.WithCancel(t.Context())
+		o := New(pausing(point, cancel)...)
+		rep, err := o.Collect(ctx, s.r, scheme.WithGrace(0), scheme.WithUntagged())
+		if cerr := o.Close(); cerr != nil {
+			t.Error(cerr)
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %d removed, %v", when, len(rep.Removed), err)
+		}
+		litter(t, s.r, "garbage for the next one")
+	}
+	s.check(t, "afterwards")
+}
+
+// A manifest that is another file by now is not removed; nor is what it names, which was listed as garbage with it.
+func TestManifestThatChangedKeepsWhatItNeeds(t *testing.T) {
+	for what, do := range map[string]func(r, other ref.Ref, d types.Descriptor) error{
+		"linked": func(r, other ref.Ref, d types.Descriptor) error { // which changes its time
+			o := New()
+			return errors.Join(o.BlobMount(t.Context(), r, other, d), o.Close())
+		},
+		"locked": func(r, _ ref.Ref, d types.Descriptor) error {
+			f, err := os.Open(blobFileOf(r, d.Digest))
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { f.Close() })
+			return lockFile(f, false)
+		},
+	} {
+		r, other := place(t.TempDir()), place(t.TempDir())
+		below := writeBlob(t, r, digest.SHA256, "below")
+		m := writeBlob(t, r, digest.SHA256, `{"schemaVersion":2,"config":`+asJSON(below)+`,"layers":[]}`)
+		writeBlob(t, r, digest.SHA256, "garbage")
+		foreignIndex(t, r)
+		rep, err := collectWith(t, r, pausing(collectPoints["between mark and sweep"], func() {
+			if err := do(r, other, m); err != nil {
+				t.Error(err)
+			}
+		}))
+		if err != nil || len(rep.Removed) != 1 || rep.Young != 2 {
+			t.Errorf("%s: %+v, %v", what, rep, err)
+		}
+		if n := len(blobNames(t, r)); n != 2 {
+			t.Errorf("%s: %d blobs are left, want the manifest and what it needs", what, n)
 		}
 	}
 }

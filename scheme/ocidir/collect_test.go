@@ -121,7 +121,7 @@ func writeBlob(t testing.TB, r ref.Ref, alg digest.Algorithm, data string) types
 // foreignIndex writes index.json as another tool does.
 func foreignIndex(t testing.TB, r ref.Ref, entries ...types.Descriptor) {
 	t.Helper()
-	raw, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": entries})
+	raw, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": append([]types.Descriptor{}, entries...)})
 	if err != nil {
 		t.Fatal(err)
 	}

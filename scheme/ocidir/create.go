@@ -87,6 +87,9 @@ func (l *layout) prepare(ctx context.Context) error {
 	if err := l.sweepIngests(ctx); err != nil {
 		return err
 	}
+	if _, _, err := l.vol.sweepLeases(ingestAge); err != nil && !isReadOnly(err) { // those of other users are theirs
+		return err
+	}
 	l.prepared.Store(true)
 	return nil
 }

@@ -376,3 +376,19 @@ func TestLeasesOfLayoutsThatAreClosedStay(t *testing.T) {
 		}
 	}
 }
+
+func TestWritersRemoveTheLeasesOfTheLongDead(t *testing.T) {
+	r := place(t.TempDir())
+	litter(t, r, "x")
+	old := time.Now().Add(-ingestAge - time.Hour)
+	for name, at := range map[string]time.Time{"dead": old, "fresh": time.Now()} {
+		path := filepath.Join(r.Path(), leaseDir, name+seenSuffix)
+		if err := errors.Join(os.WriteFile(path, make([]byte, record), 0o644), os.Chtimes(path, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	litter(t, r, "y")
+	if names, _ := leaseFiles(t, r); len(names) != 1 || names[0] != "fresh"+seenSuffix {
+		t.Errorf("left are %q", names)
+	}
+}

@@ -279,7 +279,7 @@ func (ex *examiner) scripts(acked map[string]int) {
 				continue
 			}
 			next := after[f]
-			got := ex.look(o, f)
+			got := ex.look(o, f, value)
 			halfway := got == damaged && value != next && ex.d.power // it is not acknowledged, and was not synced yet
 			if f.kind == factIngest && (between(value, got, next) || ex.back(got, value)) {
 				continue
@@ -347,7 +347,7 @@ func agrees(f fact, got, want string) bool {
 }
 
 // look asks ocidir, and for blobs also the disk.
-func (ex *examiner) look(o *OCIDir, f fact) string {
+func (ex *examiner) look(o *OCIDir, f fact, value string) string {
 	r := place(ex.dir).WithRepo(f.repo)
 	d := digest.Digest(f.name)
 	switch f.kind {
@@ -366,7 +366,8 @@ func (ex *examiner) look(o *OCIDir, f fact) string {
 		return presence(err)
 	}
 	if f.kind == factIngest {
-		return ingested(ex.ctx, o, r, f.name)
+		acked, _ := strconv.Atoi(value) // 0 when it is to be gone
+		return ex.ingested(o, r, f.name, acked)
 	}
 	if f.kind == factLabel {
 		d, key, _ := strings.Cut(f.name, " ")
@@ -379,24 +380,30 @@ func (ex *examiner) look(o *OCIDir, f fact) string {
 	return "a fact of a kind nobody knows: " + f.kind
 }
 
-// ingested returns how many bytes an ingest has, which must be those that were written.
-func ingested(ctx context.Context, o *OCIDir, r ref.Ref, key string) string {
-	if _, err := o.IngestStat(ctx, r, key); err != nil {
+// ingested returns how many bytes an ingest has, which must be those that were written. After a power loss what was
+// written after the last Close, at acked bytes, may be wrong: it is taken back then, and what was closed must be right.
+func (ex *examiner) ingested(o *OCIDir, r ref.Ref, key string, acked int) string {
+	if _, err := o.IngestStat(ex.ctx, r, key); err != nil {
 		if errors.Is(err, errs.ErrUploadUnknown) {
 			return gone
 		}
 		return err.Error()
 	}
-	u, err := o.Ingest(ctx, r, key)
+	u, err := o.Ingest(ex.ctx, r, key)
 	if err != nil {
 		return err.Error()
 	}
-	n, got := int(u.Status().Offset), u.Digest()
-	if err := u.Close(); err != nil {
-		return err.Error()
+	defer u.Close()
+	n, data := int(u.Status().Offset), ingestBytes(key)
+	right := func() bool { return n <= len(data) && u.Digest() == digest.FromBytes(data[:n]) }
+	if !right() && ex.d.power && n > acked {
+		if err := u.(scheme.Truncater).Truncate(ex.ctx, int64(acked)); err != nil {
+			return err.Error()
+		}
+		n = acked
 	}
-	if data := ingestBytes(key); n > len(data) || got != digest.FromBytes(data[:n]) {
-		return fmt.Sprintf("%d bytes with %s, which were not written", n, got)
+	if !right() {
+		return fmt.Sprintf("%d bytes with %s, which were not written", n, u.Digest())
 	}
 	return number(n)
 }

@@ -30,7 +30,7 @@ func metadataOver(opts ...metadata.DBOpt) testsuite.StoreInitFn {
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		api := ocidir.New()
+		api := ocidir.New(ocidir.WithDurability(ocidir.None)) // what reaches the disk is the other suite's subject
 		store := metadata.NewDB(db, containerd.New(api, dirRef(filepath.Join(root, "layout"))), nil, opts...).ContentStore()
 		var n atomic.Int64
 		wrap := func(ctx context.Context, shared bool) (context.Context, func(context.Context) error, error) {

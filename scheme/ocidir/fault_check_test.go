@@ -357,6 +357,11 @@ func (ex *examiner) look(o *OCIDir, f fact, value string) string {
 		if raw != nil && slices.Contains(raw.broken, f.name) && err != nil {
 			return damaged
 		}
+		if raw != nil && !raw.sound[f.name] && err == nil { // a collection that was cut short is taken back by who comes next
+			if now, rerr := readRaw(filepath.Join(ex.dir, filepath.FromSlash(f.repo))); rerr == nil {
+				raw = now
+			}
+		}
 		if raw != nil && raw.sound[f.name] != (err == nil) {
 			return fmt.Sprintf("on the disk whole: %v; served: %v", raw.sound[f.name], err)
 		}

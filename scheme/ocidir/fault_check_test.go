@@ -278,7 +278,7 @@ func (ex *examiner) scripts(acked map[string]int) {
 			if ex.lost[f.repo] {
 				continue
 			}
-			next := after[f]
+			value, next := ex.meant(value), ex.meant(after[f])
 			got := ex.look(o, f, value)
 			halfway := got == damaged && value != next && ex.d.power // it is not acknowledged, and was not synced yet
 			if f.kind == factIngest && (between(value, got, next) || ex.back(got, value)) {
@@ -316,6 +316,17 @@ func (ex *examiner) tags(sc *script, want facts) error {
 func (ex *examiner) tag(repo, name string) string {
 	if raw := ex.raw[repo]; raw != nil && raw.tags[name] != "" {
 		return raw.tags[name]
+	}
+	return gone
+}
+
+// meant is the value that a fact must have.
+func (ex *examiner) meant(value string) string {
+	switch {
+	case value != collected:
+		return value
+	case ex.d.power:
+		return ""
 	}
 	return gone
 }

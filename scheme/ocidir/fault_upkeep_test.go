@@ -23,6 +23,7 @@ const (
 	factIngest = "ingest" // by key: how many bytes of ingestBytes it has, or gone
 	factLabel  = "label"  // by digest and key: the label, or gone
 	spoiled    = "spoiled"
+	collected  = "collected" // gone; but garbage may be back after a power loss, to be collected again
 )
 
 // ingestBytes is what the ingest key becomes.
@@ -148,6 +149,9 @@ func collections() *script {
 	dropped := facts{}
 	for f := range holds(repo, drop) {
 		dropped[f] = gone
+		if f.kind == factBlob {
+			dropped[f] = collected
+		}
 	}
 	collect := func(repo string, f facts, opts ...scheme.CollectOption) {
 		sc.add("collect "+repo, f, func(ctx context.Context, s *stage) error {

@@ -512,7 +512,11 @@ func (ex *examiner) upkeep(o *OCIDir) {
 		if err != nil {
 			ex.say("%s: fsck: %v", repo, err)
 		}
-		if _, err := o.Collect(ex.ctx, r, scheme.WithGrace(0)); err != nil {
+		_, err = o.Collect(ex.ctx, r, scheme.WithGrace(0))
+		if err != nil && ex.d.power && len(ex.raw[repo].broken) > 0 { // see docs/faults.md: it may take a damaged one for vanished
+			_, err = o.Collect(ex.ctx, r, scheme.WithGrace(0), scheme.WithVanished())
+		}
+		if err != nil {
 			ex.say("%s: garbage collection: %v", repo, err)
 		}
 		raw, err := readRaw(filepath.Join(ex.dir, filepath.FromSlash(repo)))

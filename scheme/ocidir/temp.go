@@ -110,7 +110,7 @@ func (t *temp) discard() {
 }
 
 // sweep removes what dead writers left, and says how many files and bytes that was. A file whose lock can be had has no
-// writer.
+// writer. Those of another user, in a layout that several share, are left to him.
 func (v *volume) sweep() (files int, bytes int64, err error) {
 	names, err := v.names(ingestDir)
 	if err != nil {
@@ -121,7 +121,7 @@ func (v *volume) sweep() (files int, bytes int64, err error) {
 			continue
 		}
 		size, err := v.sweepFile(join(ingestDir, n))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errLocked) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errLocked) || errors.Is(err, fs.ErrPermission) {
 			continue
 		}
 		if err != nil {

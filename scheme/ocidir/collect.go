@@ -2,6 +2,8 @@ package ocidir
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -159,7 +161,7 @@ func (c *collector) markVanished(ctx context.Context, list func(*cached) ([]vani
 	}
 	for _, v := range all {
 		if err := c.mark.walk(ctx, target{digest: v.desc.Digest, mediaType: v.desc.MediaType}); err != nil {
-			return err
+			return onlyVanished(v, err)
 		}
 		same := func(d types.Descriptor) bool { return d.Digest == v.desc.Digest }
 		if c.mark.lost[v.desc.Digest] == nil && !slices.ContainsFunc(c.rep.Vanished, same) {
@@ -187,6 +189,22 @@ func (c *collector) undisturbed(lock *fileLock) error {
 		}
 	}
 	return nil
+}
+
+// onlyVanished explains damage of what no index lists any more: nobody may want it. After a power loss it may even be
+// of a commit that nobody was told of, as roots is not synced.
+func onlyVanished(v vanishedRoot, err error) error {
+	if !errors.Is(err, errs.ErrCorrupt) && !errors.Is(err, errs.ErrDigestMismatch) {
+		return err
+	}
+	was := "an entry without a tag"
+	if v.tag != "" {
+		was = "the tag " + v.tag
+	}
+	return &errs.Error{
+		Err:  fmt.Errorf("%w: index.json does not list it any more: another tool, or a power loss, dropped %s", err, was),
+		Hint: "if nobody needs it, ocisync gc --vanished gives it up; else repair it with ocisync verify DIRECTORY --repair-from SOURCE",
+	}
 }
 
 // giveUp forgets what another tool dropped.

@@ -486,6 +486,31 @@ func TestVanishedRootsAreSpared(t *testing.T) {
 	valid(t, r)
 }
 
+// What nothing lists any more may be damaged, as after a power loss. Then somebody has to decide.
+func TestDamagedVanishedRootIsGivenUpWhenAsked(t *testing.T) {
+	r := place(t.TempDir())
+	a, b := schemetest.Image("a"), schemetest.Image("b")
+	alone(t, func(o *OCIDir) error {
+		return errors.Join(a.Push(t.Context(), o, r.WithTag("a")), b.Push(t.Context(), o, r.WithTag("b")))
+	})
+	foreignIndex(t, r, as(b.Descriptor(), b.Descriptor().MediaType, "b"))
+	if err := os.WriteFile(blobFileOf(r, a.Manifest.Digest()), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := blobNames(t, r)
+	rep, err := collect(t, r)
+	if !errors.Is(err, errs.ErrDigestMismatch) || !strings.Contains(err.Error(), "the tag a") || !strings.Contains(errs.Hint(err), "--vanished") {
+		t.Errorf("%v, hint %q", err, errs.Hint(err))
+	}
+	if diff := cmp.Diff(before, blobNames(t, r)); diff != "" || len(rep.Removed) > 0 {
+		t.Error(rep.Removed, diff)
+	}
+	if rep, err := collect(t, r, scheme.WithVanished()); err != nil || len(rep.Removed) != 4 {
+		t.Errorf("given up: %+v, %v", rep, err)
+	}
+	valid(t, r)
+}
+
 func TestDryRunMakesNoFile(t *testing.T) {
 	r := place(t.TempDir())
 	d := writeBlob(t, r, digest.SHA256, "raw")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -76,6 +77,14 @@ func (th *halting) ServeHTTP(w http.ResponseWriter, rq *http.Request) {
 	th.asked = append(th.asked, rq.Header.Get("Range"))
 	th.mu.Unlock()
 	th.Handler.ServeHTTP(&hanging{ResponseWriter: w, th: th, hang: hang, rq: rq}, rq)
+}
+
+// sent returns how many bytes were sent since it was called last, and the ranges that were asked for so far.
+func (th *halting) sent() (n int64, asked []string) {
+	th.mu.Lock()
+	defer th.mu.Unlock()
+	n, th.served = th.served, 0
+	return n, slices.Clone(th.asked)
 }
 
 type hanging struct {
@@ -151,8 +160,10 @@ func TestCopyThatIsKilledGoesOn(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err == nil || written() != stop {
-		t.Fatalf("the copy was to be killed with %d bytes: %v, %d; served %d, asked for %q", stop, err, written(), th.served, th.asked)
+	err = cmd.Wait()
+	sent, asked := th.sent()
+	if err == nil || written() != stop {
+		t.Fatalf("the copy was to be killed with %d bytes: %v, %d; sent %d, asked for %q", stop, err, written(), sent, asked)
 	}
 
 	other := image.Size
@@ -160,14 +171,13 @@ func TestCopyThatIsKilledGoesOn(t *testing.T) {
 	if _, err := layout.BlobHead(t.Context(), at, config); errors.Is(err, errs.ErrNotFound) { // it may come before the layer
 		other += config.Size
 	}
-	th.served = 0
 	rep, err := copyToLayout(t.Context(), host, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rest := int64(len(layer)) - stop
-	if th.served != rest {
-		t.Errorf("%d bytes of the layer were sent, %d were missing", th.served, rest)
+	if sent, asked := th.sent(); sent != rest {
+		t.Errorf("%d bytes of the layer were sent, %d were missing; asked for %q", sent, rest, asked)
 	}
 	if rep.Bytes != rest+other {
 		t.Errorf("%d bytes are reported as moved, want %d of the layer and %d of the rest", rep.Bytes, rest, other)

@@ -209,6 +209,11 @@ func onlyVanished(v vanishedRoot, err error) error {
 
 // giveUp forgets what another tool dropped.
 func (c *collector) giveUp(ctx context.Context) error {
+	if _, err := c.l.readVanished(); errors.Is(err, errs.ErrCorrupt) { // what it said is lost anyway
+		if err := c.l.underLock(ctx, func(*fileLock, *cached) error { return c.l.dropVanished() }); err != nil {
+			return err
+		}
+	}
 	all, err := c.l.vanished(ctx)
 	if err != nil || len(all) == 0 {
 		return err

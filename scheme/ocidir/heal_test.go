@@ -155,6 +155,32 @@ func TestPutOfAManifestHealsIt(t *testing.T) {
 	}
 }
 
+// A directory in the place of a manifest is as good as damage: whoever asks is told so, and a put replaces it.
+func TestPutOfAManifestReplacesADirectory(t *testing.T) {
+	it := schemetest.Image("it")
+	o, r := open(t), place(t.TempDir())
+	if err := it.Push(t.Context(), o, r.WithTag("v1")); err != nil {
+		t.Fatal(err)
+	}
+	path := blobFileOf(r, it.Manifest.Digest())
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	o = open(t)
+	if _, err := o.ManifestGet(t.Context(), r.WithTag("v1")); !errors.Is(err, errs.ErrDigestMismatch) || errors.Is(err, errs.ErrNotFound) {
+		t.Errorf("get: got %v, want ErrDigestMismatch", err)
+	}
+	if _, err := o.ManifestHead(t.Context(), r.WithTag("v1")); !errors.Is(err, errs.ErrNotFound) || !errors.Is(err, errs.ErrCorrupt) {
+		t.Errorf("head: got %v, want ErrNotFound, so that it is put again, and ErrCorrupt", err)
+	}
+	if err := it.Push(t.Context(), o, r.WithTag("v1")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.ManifestGet(t.Context(), r.WithTag("v1")); err != nil {
+		t.Errorf("after a put: %v", err)
+	}
+}
+
 // A blob of the wrong size, as a power loss leaves it, is not there for a manifest that needs it.
 func TestTruncatedContentIsMissing(t *testing.T) {
 	o, r := open(t), place(t.TempDir())

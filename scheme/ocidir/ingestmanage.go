@@ -126,6 +126,9 @@ func (l *layout) eachIngestDir(ctx context.Context, fn func(name string) error) 
 	}
 	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
+	if absent(err) { // a file has its name
+		return nil
+	}
 	if err != nil {
 		return err
 	}

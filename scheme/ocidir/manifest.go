@@ -69,6 +69,9 @@ func (o *OCIDir) ManifestGet(ctx context.Context, r ref.Ref, opts ...scheme.Mani
 		mt = want.MediaType
 	}
 	m, err := l.readManifest(ctx, d, mt)
+	if errors.Is(err, errs.ErrCorrupt) { // a directory has its name: what a copy may replace
+		err = fmt.Errorf("%w: %w", errs.ErrDigestMismatch, err)
+	}
 	if err != nil {
 		return nil, failRead(op, r, d, err)
 	}
@@ -79,7 +82,8 @@ func (o *OCIDir) ManifestGet(ctx context.Context, r ref.Ref, opts ...scheme.Mani
 }
 
 // ManifestHead implements scheme.API. The file is verified once; a damaged one is errs.ErrNotFound as well as
-// errs.ErrDigestMismatch, so that whoever wants the manifest here puts it again, which heals it.
+// errs.ErrDigestMismatch, and a directory or pipe in its place as well as errs.ErrCorrupt, so that whoever wants the
+// manifest here puts it again, which heals it.
 func (o *OCIDir) ManifestHead(ctx context.Context, r ref.Ref, _ ...scheme.ManifestHeadOption) (types.Descriptor, error) {
 	const op = "manifest head"
 	l, end, err := o.begin(ctx, op, r)
@@ -92,7 +96,7 @@ func (o *OCIDir) ManifestHead(ctx context.Context, r ref.Ref, _ ...scheme.Manife
 		return types.Descriptor{}, failRead(op, r, "", err)
 	}
 	desc, err := l.headManifest(ctx, d, mt)
-	if errors.Is(err, errs.ErrDigestMismatch) {
+	if errors.Is(err, errs.ErrDigestMismatch) || errors.Is(err, errs.ErrCorrupt) {
 		err = fmt.Errorf("%w: %w", errs.ErrManifestUnknown, err)
 	}
 	if err != nil {

@@ -87,7 +87,11 @@ func (m *marker) entries(ctx context.Context, ix *index, skip func(*entry) bool)
 			continue
 		}
 		if e.digest == "" {
-			return m.l.undecided(m.l.corrupt(indexName, errors.New("it has an entry whose digest cannot be verified: what that needs is not known")))
+			return m.l.undecided(&errs.Error{
+				Op: "read", Ref: m.l.file(indexName), Err: errs.ErrCorrupt,
+				Message: "it has an entry whose digest cannot be verified: what that needs is not known",
+				Hint:    "ocisync verify DIRECTORY says which entry that is; remove it with the program that made it",
+			})
 		}
 		if skip != nil && skip(e) {
 			continue

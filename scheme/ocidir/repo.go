@@ -25,6 +25,9 @@ func (o *OCIDir) RepoList(ctx context.Context, r ref.Ref, last string, fn func(r
 	if err != nil {
 		return err
 	}
+	if _, err := statDir(path); err != nil { // OpenRoot's error for a file has no kind
+		return missing(op, r, err)
+	}
 	root, err := os.OpenRoot(path)
 	if err != nil {
 		return missing(op, r, err)

@@ -116,6 +116,14 @@ func (l *layout) resolveVanished(ix *index, deleted []digest.Digest) error {
 	return l.writeVanished(left)
 }
 
+// dropVanished removes a list that makes no sense.
+func (l *layout) dropVanished() error {
+	if _, err := l.readVanished(); !errors.Is(err, errs.ErrCorrupt) {
+		return err
+	}
+	return l.vol.remove(vanishedName)
+}
+
 func sameRoot(a, b vanishedRoot) bool { return a.desc.Digest == b.desc.Digest && a.tag == b.tag }
 
 // isBack reports whether the root is listed again. What a tag names now does not matter: somebody decided on it.
@@ -178,7 +186,7 @@ func (l *layout) readVanished() ([]vanishedRoot, error) {
 	if err != nil {
 		return nil, &errs.Error{
 			Op: "read", Ref: l.file(vanishedName), Err: fmt.Errorf("%w: %w", errs.ErrCorrupt, err),
-			Hint: "delete it to give up the manifests that other tools dropped from index.json",
+			Hint: "ocisync gc DIRECTORY --vanished gives up what it listed: manifests that other tools dropped from index.json",
 		}
 	}
 	var all []vanishedRoot

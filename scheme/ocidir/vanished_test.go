@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/schemetest"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
@@ -204,6 +206,24 @@ func TestStaleIndexOfAnotherTool(t *testing.T) {
 			want = nil
 			check("given up")
 		})
+	}
+}
+
+// A list that makes no sense is given up by who asks for that, and by nobody else.
+func TestGivingUpADamagedList(t *testing.T) {
+	r := place(t.TempDir())
+	alone(t, func(o *OCIDir) error { return schemetest.Opaque("a").Push(t.Context(), o, r.WithTag("v1")) })
+	writeFile(t, r.Root, vanishedName, []byte("{"))
+	if _, err := collect(t, r); !errors.Is(err, errs.ErrCorrupt) || !strings.Contains(errs.Hint(err), "--vanished") {
+		t.Errorf("got %v, want ErrCorrupt and advice", err)
+	}
+	for range 2 {
+		if _, err := collect(t, r, scheme.WithVanished()); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := collect(t, r); err != nil {
+		t.Errorf("after it was given up: %v", err)
 	}
 }
 

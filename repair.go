@@ -55,7 +55,7 @@ func (c *Client) RestoreIndex(ctx context.Context, r ref.Ref) (scheme.IndexResto
 }
 
 // errByHand: the problem is none of content that another place has.
-var errByHand = errors.New("no other place can have what is missing here: it must be restored by hand")
+var errByHand = errors.New("no other place can have what is wrong here")
 
 // checks reports whether a place can look at what it holds itself.
 func (c *Client) checks(r ref.Ref) bool {
@@ -128,7 +128,9 @@ func (r *VerifyReport) settle(former []Finding) (fresh []Finding) {
 	}
 	left, known := map[key]scheme.Problem{}, map[key]bool{}
 	for _, f := range r.Findings {
-		left[key{f.Digest, f.Path}] = f.Problem
+		if f.Kind.Bad() { // a note may be about the same file
+			left[key{f.Digest, f.Path}] = f.Problem
+		}
 	}
 	for i := range former {
 		f := &former[i]

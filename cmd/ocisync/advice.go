@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
@@ -28,7 +30,15 @@ func adviseMissing(ctx context.Context, api scheme.API, r ref.Ref, arg string, e
 	all := separate(err)
 	for i, e := range all {
 		at, ok := located(e)
-		if why := whyNoLayout(r); why != "" && ok && ref.SamePlace(at, r) && !errors.Is(e, context.Canceled) {
+		here := ok && ref.SamePlace(at, r) && !errors.Is(e, context.Canceled)
+		if why := whyNoLayout(r); why != "" && here {
+			all[i] = &explained{e, why}
+			if isHeadless(r) {
+				all[i] = &hinted{all[i], fmt.Sprintf("ocisync verify %s --restore-index, which writes oci-layout anew", display(r.Place()))}
+			}
+			continue
+		}
+		if why := whyNothing(r); why != "" && here && errors.Is(e, errs.ErrNameUnknown) {
 			all[i] = &explained{e, why}
 			continue
 		}
@@ -53,19 +63,41 @@ func whyNoLayout(r ref.Ref) string {
 	if r.Scheme != ref.SchemeOCIDir {
 		return ""
 	}
-	name, dir := display(r.Place()), filepath.FromSlash(r.Path())
-	exists := func(file string) bool { _, err := os.Stat(filepath.Join(dir, file)); return err == nil }
-	switch info, err := os.Stat(dir); {
+	name := display(r.Place())
+	switch info, err := os.Stat(filepath.FromSlash(r.Path())); {
 	case errors.Is(err, fs.ErrNotExist):
 		return "no such directory " + name
 	case err != nil:
 		return "" // the failure itself says more
 	case !info.IsDir():
 		return name + " is a file, not a directory"
-	case exists("index.json") && !exists("oci-layout"):
+	case isHeadless(r):
 		return name + " has an index.json, but no oci-layout file"
 	}
 	return ""
+}
+
+// isHeadless reports whether the directory r lacks only the file that makes it a layout.
+func isHeadless(r ref.Ref) bool { return has(r, "index.json") && !has(r, "oci-layout") }
+
+func has(r ref.Ref, file string) bool {
+	_, err := os.Stat(filepath.Join(filepath.FromSlash(r.Path()), file))
+	return err == nil
+}
+
+// whyNothing says what the directory r, in which nothing was found, is instead of a layout, or returns "".
+func whyNothing(r ref.Ref) string {
+	if r.Scheme != ref.SchemeOCIDir || has(r, "oci-layout") {
+		return ""
+	}
+	name := display(r.Place())
+	switch entries, err := os.ReadDir(filepath.FromSlash(r.Path())); {
+	case err != nil:
+		return ""
+	case len(entries) == 0:
+		return name + " is an empty directory"
+	}
+	return name + " is a directory, but no image layout"
 }
 
 // adviseTarget adds to the failures in err at the repository of Docker Hub that arg named, in short, as a copy's target
@@ -105,8 +137,29 @@ func missing(ctx context.Context, api scheme.API, r ref.Ref, arg string, err err
 			return hint
 		}
 	}
+	if d := missingDigest(err); absent && r.Scheme == ref.SchemeOCIDir && d != "" && d != r.Digest {
+		return fmt.Sprintf(hintVerify, display(r.Place()))
+	}
 	if closed && isBare(arg, r) {
 		return folderQuestion(arg, r)
+	}
+	return ""
+}
+
+// hintVerify is advice for a directory that lacks content.
+const hintVerify = "ocisync verify %s names all that is missing or damaged, and with --repair-from SOURCE replaces it from another copy"
+
+// missingDigest returns the digest of the content that err says is missing, or "".
+func missingDigest(err error) digest.Digest {
+	var e *errs.Error
+	for errors.As(err, &e) {
+		if e.Digest != "" {
+			return e.Digest
+		}
+		if r, perr := ref.Parse(e.Ref); perr == nil && r.Digest != "" {
+			return r.Digest
+		}
+		err, e = e.Err, nil
 	}
 	return ""
 }

@@ -5,7 +5,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -115,8 +118,11 @@ func hintFor(err error) string {
 	if hint := hintTLS(err, host); hint != "" {
 		return hint
 	}
-	if hint := errs.Hint(err); hint != "" || host == "" {
+	if hint := errs.Hint(err); hint != "" {
 		return hint
+	}
+	if host == "" {
+		return hintDirectory(err)
 	}
 	switch {
 	case errors.Is(err, errs.ErrNameUnknown) && host != dockerHub:
@@ -125,6 +131,28 @@ func hintFor(err error) string {
 		return fmt.Sprintf("log in with `docker login %s` or `podman login %s`", host, host)
 	case errors.Is(err, errs.ErrDenied):
 		return "log in with an account that may do this: " + fmt.Sprintf("`docker login %s` or `podman login %s`", host, host)
+	}
+	return ""
+}
+
+// hintDirectory is advice for what is wrong with a directory and its permissions.
+func hintDirectory(err error) string {
+	r, ok := located(err)
+	if !ok || r.Scheme != ref.SchemeOCIDir {
+		return ""
+	}
+	var p *fs.PathError
+	escapes := errors.As(err, &p) && strings.Contains(p.Err.Error(), "path escapes from parent") // os has no name for it
+	odd := p != nil && (escapes || errors.Is(p, syscall.ENOTDIR) || errors.Is(p, syscall.EISDIR))
+	switch {
+	case odd && strings.Contains(filepath.ToSlash(p.Path), ".ocisync"):
+		return fmt.Sprintf("move .ocisync of %s away, which ocisync makes anew: no image is lost", display(r.Place()))
+	case escapes:
+		return fmt.Sprintf("a symbolic link leads out of %s, and is not followed: put there what it leads to", display(r.Place()))
+	case errors.Is(err, errs.ErrDenied):
+		return hintReadable
+	case errors.Is(err, errs.ErrCorrupt):
+		return fmt.Sprintf(hintVerify, display(r.Place()))
 	}
 	return ""
 }

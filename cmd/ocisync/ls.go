@@ -60,12 +60,21 @@ func (a *app) ls(ctx context.Context, arg string) (err error) {
 	for _, name := range names {
 		a.out.printf("%s\n", printable(name))
 	}
-	if why := whyNoLayout(r); len(names) == 0 && why != "" && !a.quiet {
-		a.console.note("%s", why)
-	} else if len(names) == 0 && !a.quiet {
-		a.console.note("%s is there, and has nothing in it", found.Place)
+	if len(names) == 0 && !a.quiet {
+		a.console.note("%s", whyEmpty(r))
 	}
 	return a.out.err
+}
+
+// whyEmpty says why nothing was listed of r.
+func whyEmpty(r ref.Ref) string {
+	if why := whyNoLayout(r); why != "" {
+		return why
+	}
+	if why := whyNothing(r); why != "" {
+		return why
+	}
+	return display(r) + " is there, and has nothing in it"
 }
 
 // list finds out what r is, and what it holds.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,6 +76,9 @@ func (a *app) verify(ctx context.Context, arg string, flags verifyFlags) (err er
 		if ref.SamePlace(from, r) {
 			return usagef("", "--repair-from %s is the place that is to be repaired", fromArg)
 		}
+	}
+	if flags.restore && r.Scheme == ref.SchemeReg {
+		return usagef("--repair-from SOURCE for a registry", "%s is a registry: --restore-index is for the index.json of a directory", arg)
 	}
 	client, err := a.client()
 	if err != nil {
@@ -167,6 +172,9 @@ func (a *app) printVerified(r, from ref.Ref, deep bool, rep *ocisync.VerifyRepor
 	if !a.quiet || bad > 0 {
 		a.out.printf("%s: %s (%s)\n", printable(display(r)), strings.Join(words, ", "), strings.Join(parts, ", "))
 	}
+	if slices.ContainsFunc(rep.Findings, func(f ocisync.Finding) bool { return f.Kind == scheme.ProblemVanished }) && !a.quiet {
+		a.console.note("what vanished is kept: copy it again to list it, or give it up with ocisync gc %s --vanished", display(r.Place()))
+	}
 }
 
 // tallyFindings counts what is bad and left, what is untidy, and what was repaired.
@@ -191,13 +199,46 @@ func verdict(r, from ref.Ref, arg string, rep *ocisync.VerifyReport) error {
 	case len(bad) == 0:
 		return nil
 	case from.IsZero():
-		return &hinted{
-			fmt.Errorf("%w: %s in %s", errs.ErrCorrupt, count(len(bad), "problem"), display(r)),
-			fmt.Sprintf("ocisync verify %s --repair-from SOURCE, where SOURCE is another place with the same content", arg),
+		return &hinted{fmt.Errorf("%w: %s in %s", errs.ErrCorrupt, count(len(bad), "problem"), display(r)), cure(bad, arg, false)}
+	}
+	return &hinted{fmt.Errorf("%s in %s could not be repaired from %s", count(len(bad), "problem"), display(r), display(from)), cure(bad, arg, true)}
+}
+
+// cure says what helps against the worst of bad, or is "": other copies have content, but neither the index of a
+// directory, nor the right to read it. tried says that another copy was asked.
+func cure(bad []ocisync.Finding, arg string, tried bool) string {
+	content, entry, denied := false, "", false
+	for _, f := range bad {
+		switch {
+		case errors.Is(f.Err, errs.ErrDenied), errors.Is(f.Err, fs.ErrPermission):
+			denied = true
+		case f.Kind == scheme.ProblemIndex && errors.Is(f.Err, errs.ErrUnsupported):
+			return "" // neither damaged nor ours
+		case f.Kind == scheme.ProblemIndex:
+			brings := "brings back what the last commit by ocisync left"
+			if filepath.Base(f.Path) != "index.json" {
+				brings = "writes oci-layout anew"
+			}
+			return fmt.Sprintf("ocisync verify %s --restore-index, which %s", display(f.Ref.Place()), brings)
+		case f.Kind == scheme.ProblemEntry:
+			entry = displayPath(filepath.Join(filepath.FromSlash(f.Ref.Path()), "index.json"))
+		default:
+			content = true
 		}
 	}
-	return fmt.Errorf("%s in %s could not be repaired from %s", count(len(bad), "problem"), display(r), display(from))
+	switch {
+	case denied:
+		return hintReadable
+	case content && !tried:
+		return fmt.Sprintf("ocisync verify %s --repair-from SOURCE, where SOURCE is another place with the same content", arg)
+	case !content && entry != "":
+		return fmt.Sprintf("write the entry of %s anew, or remove it, with the program that made it: no other copy can repair it", entry)
+	}
+	return ""
 }
+
+// hintReadable is advice for what the system does not let us read.
+const hintReadable = "make the directory, and the files in it, readable for this user"
 
 // findingLine is a problem in one line.
 func findingLine(f ocisync.Finding) string {
@@ -227,6 +268,9 @@ func reason(err error) string {
 	var e *errs.Error
 	if !errors.As(err, &e) {
 		return fmt.Sprint(err)
+	}
+	for inner, ok := e.Err.(*errs.Error); ok && e.Message == ""; inner, ok = e.Err.(*errs.Error) {
+		e = inner
 	}
 	words := e.Err.Error()
 	if e.Message != "" {

@@ -78,8 +78,11 @@ func (a *app) gc(ctx context.Context, arg string, f gcFlags) (err error) {
 	}
 	switch {
 	case r.Scheme == ref.SchemeReg:
-		return usagef("the garbage collection of the registry itself; or ocisync gc DIRECTORY",
-			"%s is a registry: gc removes files from directories", arg)
+		hint := folderHint(arg)
+		if hint == "" {
+			hint = "the garbage collection of the registry itself; or ocisync gc DIRECTORY"
+		}
+		return usagef(hint, "%s is a registry: gc removes files from directories", arg)
 	case r.Tag != "" || r.Digest != "":
 		return usagef("ocisync gc "+display(r.Place()), "%s has a tag or digest: gc collects places", arg)
 	case f.grace < 0:

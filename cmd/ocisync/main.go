@@ -90,7 +90,25 @@ interrupted moves only what is still missing when the same command is run again.
 	a.globals.register(root)
 	root.AddCommand(a.copyCommand(), a.lsCommand(), a.inspectCommand(), a.verifyCommand(), a.gcCommand(), a.demoCommand(), a.versionCommand())
 	root.AddCommand(topics()...)
+	helpExpected(root)
 	return root
+}
+
+// helpExpected makes help of what is no command an error; cobra shows the help of all then.
+func helpExpected(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	help, _, err := root.Find([]string{"help"})
+	if err != nil {
+		return
+	}
+	show := help.Run
+	help.RunE = func(cmd *cobra.Command, args []string) error {
+		if found, _, err := root.Find(args); len(args) > 0 && (err != nil || found == root) {
+			return commandExpected(root, args)
+		}
+		show(cmd, args)
+		return nil
+	}
 }
 
 // start is run when the command line has been parsed: it checks the global flags and makes what they ask for.

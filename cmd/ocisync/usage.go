@@ -83,6 +83,10 @@ func flagError(cmd *cobra.Command, err error) error {
 			hint = "--" + near[0]
 		}
 	}
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) && invalid.GetFlag().Value.Type() == "duration" {
+		hint = fmt.Sprintf("--%s with a number and a unit, as in 90s, 15m or 48h", invalid.GetFlag().Name)
+	}
 	return usagef(hint, "%s: %w", cmd.CommandPath(), err)
 }
 

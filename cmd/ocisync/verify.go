@@ -201,7 +201,22 @@ func verdict(r, from ref.Ref, arg string, rep *ocisync.VerifyReport) error {
 	case from.IsZero():
 		return &hinted{fmt.Errorf("%w: %s in %s", errs.ErrCorrupt, count(len(bad), "problem"), display(r)), cure(bad, arg, false)}
 	}
-	return &hinted{fmt.Errorf("%s in %s could not be repaired from %s", count(len(bad), "problem"), display(r), display(from)), cure(bad, arg, true)}
+	err := fmt.Errorf("%s in %s could not be repaired from %s", count(len(bad), "problem"), display(r), display(from))
+	if why := whyNoSource(from, bad, rep); why != "" {
+		err = &explained{err, why}
+	}
+	return &hinted{err, cure(bad, arg, true)}
+}
+
+// whyNoSource says why nothing could be had from a directory, or returns "".
+func whyNoSource(from ref.Ref, bad []ocisync.Finding, rep *ocisync.VerifyReport) string {
+	if !slices.ContainsFunc(bad, func(f ocisync.Finding) bool { return errors.Is(f.RepairErr, errs.ErrNameUnknown) }) {
+		return ""
+	}
+	if why := whyNoLayout(from); why != "" || rep.Repositories != 1 {
+		return why // with several, from is a folder that has layouts below
+	}
+	return whyNothing(from)
 }
 
 // cure says what helps against the worst of bad, or is "": other copies have content, but neither the index of a

@@ -151,6 +151,8 @@ func hintDirectory(err error) string {
 		return fmt.Sprintf("a symbolic link leads out of %s, and is not followed: put there what it leads to", display(r.Place()))
 	case errors.Is(err, errs.ErrDenied):
 		return hintReadable
+	case errors.Is(err, errs.ErrNoSpace):
+		return fmt.Sprintf("make room on the disk of %s (ocisync gc removes what nothing needs), and run the same command again", display(r.Place()))
 	case errors.Is(err, errs.ErrCorrupt):
 		return fmt.Sprintf(hintVerify, display(r.Place()))
 	}

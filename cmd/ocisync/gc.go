@@ -26,7 +26,7 @@ func (a *app) gcCommand() *cobra.Command {
 	var f gcFlags
 	cmd := &cobra.Command{
 		Use:   "gc PLACE [flags]",
-		Short: "Remove what no tag needs from a directory",
+		Short: "Remove what nothing lists from a directory",
 		Long: `gc removes the blobs of PLACE that index.json does not reach: a directory in OCI image layout,
 whoever wrote it, or a folder with layouts below it. Others may read and write meanwhile: what another
 ocisync has just put or found there stays.

@@ -41,7 +41,8 @@ The exit code is 0 when all is well, 6 when something is missing or damaged, and
 --repair-from 1 when something could not be repaired.`,
 		Example: `  ocisync verify ./mirror
   ocisync verify --deep ./mirror:1.2
-  ocisync verify ./mirror --deep --repair-from ghcr.io/org/app`,
+  ocisync verify ./mirror --deep --repair-from ghcr.io/org/app
+  ocisync verify ./mirror --restore-index     index.json is missing or makes no sense`,
 		Args: arguments("PLACE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.verify(cmd.Context(), args[0], f)
@@ -223,6 +224,7 @@ func whyNoSource(from ref.Ref, bad []ocisync.Finding, rep *ocisync.VerifyReport)
 // directory, nor the right to read it. tried says that another copy was asked.
 func cure(bad []ocisync.Finding, arg string, tried bool) string {
 	content, entry, denied := false, "", false
+	garbage := ""
 	for _, f := range bad {
 		switch {
 		case errors.Is(f.Err, errs.ErrDenied), errors.Is(f.Err, fs.ErrPermission):
@@ -237,6 +239,8 @@ func cure(bad []ocisync.Finding, arg string, tried bool) string {
 			return fmt.Sprintf("ocisync verify %s --restore-index, which %s", display(f.Ref.Place()), brings)
 		case f.Kind == scheme.ProblemEntry:
 			entry = displayPath(filepath.Join(filepath.FromSlash(f.Ref.Path()), "index.json"))
+		case f.Kind == scheme.ProblemDamaged && !f.Manifest && len(f.Tags)+len(f.Needed) == 0:
+			garbage = display(f.Ref.Place())
 		default:
 			content = true
 		}
@@ -244,6 +248,8 @@ func cure(bad []ocisync.Finding, arg string, tried bool) string {
 	switch {
 	case denied:
 		return hintReadable
+	case garbage != "" && !content && entry == "":
+		return fmt.Sprintf("ocisync gc %s, which removes what nothing needs once it is as old as --grace", garbage)
 	case content && !tried:
 		return fmt.Sprintf("ocisync verify %s --repair-from SOURCE, where SOURCE is another place with the same content", arg)
 	case !content && entry != "":

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 	"github.com/ocisync/ocisync/types/referrer"
@@ -136,6 +138,9 @@ func missing(ctx context.Context, api scheme.API, r ref.Ref, arg string, err err
 		if hint := otherTags(ctx, api, r); hint != "" {
 			return hint
 		}
+		if untagged, err := onlyUntagged(ctx, api, r); err == nil && len(untagged) > 0 {
+			return "what is there has no tag: " + strings.Join(untagged[:min(len(untagged), 3)], ", ")
+		}
 	}
 	if d := missingDigest(err); absent && r.Scheme == ref.SchemeOCIDir && d != "" && d != r.Digest {
 		return fmt.Sprintf(hintVerify, display(r.Place()))
@@ -180,6 +185,33 @@ func otherTags(ctx context.Context, api scheme.API, r ref.Ref) string {
 		rest = fmt.Sprintf("; all: ocisync ls %s", display(r.Place()))
 	}
 	return fmt.Sprintf("one of the tags that are there: %s%s", strings.Join(near, ", "), rest)
+}
+
+// onlyUntagged names the images of a directory without any tag, as crane pull leaves them.
+func onlyUntagged(ctx context.Context, api scheme.API, r ref.Ref) ([]string, error) {
+	var store scheme.IndexStore
+	if r.Scheme != ref.SchemeOCIDir || !scheme.As(api, r, &store) {
+		return nil, errs.ErrUnsupported
+	}
+	tags, err := api.TagList(ctx, r.Place(), scheme.WithTagLimit(1))
+	if err != nil || len(tags.Tags) > 0 {
+		return nil, err
+	}
+	raw, err := store.IndexGet(ctx, r.Place())
+	if err != nil {
+		return nil, err
+	}
+	var index struct{ Manifests []types.Descriptor }
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, d := range index.Manifests {
+		if types.ValidDigest(d.Digest) == nil {
+			names = append(names, display(r.WithDigest(d.Digest)))
+		}
+	}
+	return names, nil
 }
 
 // someTags lists tags of r, as many as advice may need, without those that belong to other images: signatures and

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -61,18 +63,21 @@ func (a *app) ls(ctx context.Context, arg string) (err error) {
 		a.out.printf("%s\n", printable(name))
 	}
 	if len(names) == 0 && !a.quiet {
-		a.console.note("%s", whyEmpty(r))
+		a.console.note("%s", whyEmpty(ctx, client.API(), r))
 	}
 	return a.out.err
 }
 
 // whyEmpty says why nothing was listed of r.
-func whyEmpty(r ref.Ref) string {
+func whyEmpty(ctx context.Context, api scheme.API, r ref.Ref) string {
 	if why := whyNoLayout(r); why != "" {
 		return why
 	}
 	if why := whyNothing(r); why != "" {
 		return why
+	}
+	if untagged, err := onlyUntagged(ctx, api, r); err == nil && len(untagged) > 0 {
+		return fmt.Sprintf("%s has no tags. What is there: %s", display(r), strings.Join(untagged[:min(len(untagged), 8)], ", "))
 	}
 	return display(r) + " is there, and has nothing in it"
 }

@@ -102,6 +102,29 @@ func whyNothing(r ref.Ref) string {
 	return name + " is a directory, but no image layout"
 }
 
+// passedOver tells of directories below the folder r that may not be read: the layouts in them are not known, so that
+// nothing is said of them otherwise.
+func (a *app) passedOver(ctx context.Context, r ref.Ref) {
+	if r.Scheme != ref.SchemeOCIDir || r.Tag != "" || r.Digest != "" || a.quiet {
+		return
+	}
+	top := filepath.FromSlash(r.Path())
+	_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case ctx.Err() != nil:
+			return fs.SkipAll
+		case errors.Is(err, fs.ErrPermission) && path != top:
+			a.console.note("note: %s cannot be read by this user, and was passed over", displayPath(path))
+			return fs.SkipDir
+		case err != nil, !d.IsDir():
+			return nil
+		case d.Name() == "blobs", d.Name() == ".ocisync":
+			return fs.SkipDir
+		}
+		return nil
+	})
+}
+
 // adviseTarget adds to the failures in err at the repository of Docker Hub that arg named, in short, as a copy's target
 // that a directory is written otherwise: few may push to Docker Hub, and many forget the "./".
 func adviseTarget(r ref.Ref, arg string, err error) error {

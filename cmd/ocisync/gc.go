@@ -94,6 +94,7 @@ func (a *app) gc(ctx context.Context, arg string, f gcFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
 	all, err := client.Collect(ctx, r, f.options()...)
+	a.passedOver(ctx, r)
 	if len(all) == 0 {
 		return adviseMissing(ctx, client.API(), r, arg, err)
 	}

@@ -107,6 +107,7 @@ func (a *app) verify(ctx context.Context, arg string, flags verifyFlags) (err er
 		rep, err = client.Repair(ctx, r, from, opts...)
 	}
 	watch.close()
+	a.passedOver(ctx, r)
 	if err != nil && len(rep.Findings) == 0 {
 		return adviseMissing(ctx, client.API(), r, arg, err)
 	}

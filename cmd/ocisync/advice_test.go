@@ -29,7 +29,7 @@ func TestAFolderThatMayNotBeReadIsNotPassedOverInSilence(t *testing.T) {
 	var said bytes.Buffer
 	a := &app{console: &console{w: &said}}
 	a.passedOver(t.Context(), ref.Ref{Scheme: ref.SchemeOCIDir, Root: top})
-	want := "note: " + filepath.Join(top, "closed") + " cannot be read by this user, and was passed over\n"
+	want := "note: " + displayPath(filepath.Join(top, "closed")) + " cannot be read by this user, and was passed over\n"
 	if strings.Count(said.String(), "\n") != 1 || said.String() != want {
 		t.Errorf("got %q, want %q", said.String(), want)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -169,4 +170,22 @@ func TestKilledCollectorsLoseNothing(t *testing.T) {
 		t.Error(err)
 	}
 	blobNames(t, target)
+}
+
+// An index that another program wrote and did not sync may be the former one after a power loss.
+func TestIndexIsDurableBeforeAnythingIsRemoved(t *testing.T) {
+	r := place(t.TempDir())
+	foreignIndex(t, r, as(writeBlob(t, r, digest.SHA256, "raw"), "application/x", "v1"))
+	writeBlob(t, r, digest.SHA256, "garbage")
+	s := &steps{}
+	if rep, err := collectWith(t, r, []Option{withHook(s.hook)}); err != nil || len(rep.Removed) != 1 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	at := func(step string) int {
+		return slices.IndexFunc(s.seen, func(x string) bool { return strings.HasPrefix(x, step) })
+	}
+	file, dir, removed := at(stepSync+" "+indexName), at(stepSyncDir+" ."), at(stepRename+" "+trashDir)
+	if file < 0 || dir < file || removed < dir {
+		t.Errorf("the steps were %q", s.seen)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -246,6 +247,32 @@ func TestTrashOfADeadCollector(t *testing.T) {
 			valid(t, r)
 		})
 	}
+}
+
+// Where there are no hard links a blob is renamed back.
+func TestTrashWithoutHardLinks(t *testing.T) {
+	r := place(t.TempDir())
+	litter(t, r, "garbage", "more")
+	o, other := open(t), digest.FromString("more")
+	d := digest.FromString("garbage")
+	putBlob(t, o, r, []byte("mine"))
+	rep, err := collectWith(t, r, []Option{withHook(func(step, name string) error {
+		switch {
+		case step == stepLink:
+			return syscall.EPERM
+		case step == stepRename && name == trashName(d):
+			_, err := o.Lease(t.Context(), r, d)
+			return err
+		}
+		return nil
+	})})
+	if err != nil || len(rep.Removed) != 1 || rep.Removed[0].Digest != other || rep.Leased != 2 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	if err := blobReads(t, o, r, d); err != nil {
+		t.Error(err)
+	}
+	blobNames(t, r)
 }
 
 // .ocisync may be deleted at any time; with it go the leases, and a run that is under way ends.

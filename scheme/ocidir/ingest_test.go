@@ -203,10 +203,16 @@ func TestAbandonedPutsAreSweptByAge(t *testing.T) {
 	}
 	key := putKey + string(d.Digest)
 	leave(t, o, r, "a user's", []byte("x"))
+	leave(t, o, r, "without meta", []byte("x"))
+	if err := os.Remove(ingestFile(r, "without meta", ingestInfo)); err != nil {
+		t.Fatal(err)
+	}
 	age := func(old time.Duration) {
 		at := time.Now().Add(-old)
-		for _, k := range []string{key, "a user's"} {
-			remeta(t, r, k, func(m *ingestMeta) { m.Updated = at })
+		for _, k := range []string{key, "a user's", "without meta"} {
+			if k != "without meta" {
+				remeta(t, r, k, func(m *ingestMeta) { m.Updated = at })
+			}
 			if err := os.Chtimes(ingestFile(r, k, ingestData), at, at); err != nil {
 				t.Fatal(err)
 			}
@@ -214,7 +220,7 @@ func TestAbandonedPutsAreSweptByAge(t *testing.T) {
 	}
 	age(putAge - time.Hour)
 	putBlob(t, open(t), r, []byte("young"))
-	if names := leftovers(t, r.Root); len(names) != 2 {
+	if names := leftovers(t, r.Root); len(names) != 3 {
 		t.Fatalf("in ingest are %q", names)
 	}
 	age(putAge + time.Hour)

@@ -123,7 +123,7 @@ func (in *ingest) finish(ctx context.Context, got types.Descriptor, how storing)
 		in.letGo()
 	}
 	if errors.Is(err, errUnsynced) {
-		in.meta.Suspect = true
+		err = errors.Join(err, in.suspect())
 	}
 	return err
 }

@@ -269,7 +269,7 @@ func (l *layout) expireIngest(ctx context.Context, name string, old func(blob.In
 	return l.removeIngest(ctx, name, old)
 }
 
-// sweepIngests removes what interrupted commits and aborts left, and the abandoned parts of interrupted puts. Other
+// sweepIngests removes what interrupted commits and aborts left, and what isAbandoned says. Other
 // ingests belong to who began them, who may take any time.
 func (l *layout) sweepIngests(ctx context.Context) error {
 	return l.eachIngestDir(ctx, func(name string) error {
@@ -279,7 +279,7 @@ func (l *layout) sweepIngests(ctx context.Context) error {
 		case errors.Is(err, fs.ErrNotExist):
 			err = l.sweepIngest(ctx, dir)
 		case err == nil && time.Since(fi.ModTime()) >= putAge:
-			_, err = l.expireIngest(ctx, name, isAbandonedPut)
+			_, err = l.expireIngest(ctx, name, isAbandoned)
 		}
 		if absent(err) || errors.Is(err, errs.ErrLocked) || errors.Is(err, errs.ErrUploadUnknown) || isReadOnly(err) {
 			return nil // it is in use, gone, or another user's

@@ -27,9 +27,10 @@ const (
 // isPut reports whether the ingest key is that of a put.
 func isPut(key string) bool { return strings.HasPrefix(key, putKey) }
 
-// isAbandonedPut reports whether an ingest is of a put that was interrupted long ago.
-func isAbandonedPut(info blob.Ingest) bool {
-	return !info.Active && isPut(info.Key) && time.Since(info.Updated) >= putAge
+// isAbandoned reports whether an ingest is of a put that was interrupted long ago, or as old and of nobody knows which
+// key, so that nobody can go on with it.
+func isAbandoned(info blob.Ingest) bool {
+	return !info.Active && (isPut(info.Key) || info.Key == "") && time.Since(info.Updated) >= putAge
 }
 
 // mayResume returns rdr as what can be read from any offset, if a put of want is worth to be gone on with later.

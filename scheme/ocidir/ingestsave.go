@@ -27,7 +27,7 @@ func (in *ingest) check() error {
 
 // forgetClosed says, before some of what was closed is replaced, that only size bytes are sure to outlive a power loss.
 func (in *ingest) forgetClosed(size int64) error {
-	in.meta.Closed, in.meta.Hash = size, nil
+	in.meta.Closed, in.meta.Hash, in.saved = size, nil, false
 	return in.renewMeta()
 }
 
@@ -81,8 +81,7 @@ func (in *ingest) save(durable bool) error {
 			return err
 		}
 		if err := in.l.vol.sync(in.data.f, in.data.name); err != nil {
-			in.meta.Suspect = true
-			return errors.Join(err, in.writeMeta(false))
+			return errors.Join(err, in.suspect())
 		}
 		id, err := identify(in.data.f)
 		if err != nil {
@@ -94,6 +93,12 @@ func (in *ingest) save(durable bool) error {
 	}
 	in.meta.Closed = in.size
 	return in.writeMeta(durable)
+}
+
+// suspect notes, for later processes as well, that a sync of data failed.
+func (in *ingest) suspect() error {
+	in.meta.Suspect, in.meta.Hash, in.saved = true, nil, false
+	return in.writeMeta(false)
 }
 
 // renew makes a new file of data after a sync of it failed: its bytes may be in memory only, where another sync would

@@ -204,44 +204,60 @@ func tortureLayouts(t *testing.T, target, source ref.Ref) {
 	})
 }
 
-// Garbage is collected as fast as it goes, without a grace period, while processes and goroutines push.
-func TestCollectWhileOthersPush(t *testing.T) {
-	pushes := 150
+// tortureSize is how many pushes a wave has.
+func tortureSize(t *testing.T) int {
+	t.Helper()
+	n := 150
 	if s := os.Getenv(tortureCount); s != "" {
 		var err error
-		if pushes, err = strconv.Atoi(s); err != nil {
+		if n, err = strconv.Atoi(s); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return n
+}
+
+// wave has processes and goroutines push at once, and returns when they are done.
+func wave(t *testing.T, n int, target, source ref.Ref, seed uint64, pushes int) {
+	t.Helper()
 	const processes, goroutines = 2, 3
-	dir := t.TempDir()
-	target, source := place(dir+"/target"), place(dir+"/source")
-	tortureLayouts(t, target, source)
-	seed := rand.Uint64()
-	t.Log("seed", seed)
-	var writers, others sync.WaitGroup
+	var writers sync.WaitGroup
+	defer writers.Wait()
 	for i := range processes + goroutines {
-		w := &torturer{Name: fmt.Sprint("w", i), Target: target.Root, Source: source.Root, Seed: seed + uint64(i), Pushes: pushes / (processes + goroutines)}
-		if i < processes {
-			cmd := w.command(t)
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
+		w := &torturer{
+			Name: fmt.Sprintf("w%d.%d", i, n), Target: target.Root, Source: source.Root,
+			Seed: seed + uint64(n*100+i), Pushes: pushes / (processes + goroutines),
+		}
+		if i >= processes {
 			writers.Go(func() {
-				if err := cmd.Wait(); err != nil {
-					t.Error("a process: ", err)
+				if err := w.run(t.Context()); err != nil {
+					t.Error(err)
 				}
 			})
 			continue
 		}
+		cmd := w.command(t)
+		if err := cmd.Start(); err != nil {
+			t.Error(err)
+			return
+		}
 		writers.Go(func() {
-			if err := w.run(t.Context()); err != nil {
-				t.Error(err)
+			if err := cmd.Wait(); err != nil {
+				t.Error("a process: ", err)
 			}
 		})
 	}
+}
+
+// Garbage is collected as fast as it goes, without a grace period, while processes and goroutines push.
+func TestCollectWhileOthersPush(t *testing.T) {
+	pushes, seed, dir := tortureSize(t), rand.Uint64(), t.TempDir()
+	target, source := place(dir+"/target"), place(dir+"/source")
+	tortureLayouts(t, target, source)
+	t.Log("seed", seed)
 	var done atomic.Bool
-	removed, untagged, runs := 0, 0, 0
+	var removed, untagged, runs atomic.Int64
+	var others sync.WaitGroup
 	others.Go(func() {
 		for !done.Load() {
 			o := New(WithDurability(None))
@@ -250,7 +266,9 @@ func TestCollectWhileOthersPush(t *testing.T) {
 				t.Error("collect: ", err)
 				return
 			}
-			removed, untagged, runs = removed+len(rep.Removed), untagged+len(rep.Untagged), runs+1
+			removed.Add(int64(len(rep.Removed)))
+			untagged.Add(int64(len(rep.Untagged)))
+			runs.Add(1)
 		}
 	})
 	others.Go(func() {
@@ -263,11 +281,14 @@ func TestCollectWhileOthersPush(t *testing.T) {
 			}
 		}
 	})
-	writers.Wait()
+	waves := 0
+	for ; waves < 20 && !t.Failed() && (removed.Load() == 0 || untagged.Load() == 0); waves++ { // one, but on a machine that is busy
+		wave(t, waves, target, source, seed, pushes)
+	}
 	done.Store(true)
 	others.Wait()
-	t.Logf("%d runs removed %d blobs and %d entries during %d pushes", runs, removed, untagged, pushes)
-	if removed == 0 || untagged == 0 {
+	t.Logf("%d runs removed %d blobs and %d entries during %d pushes", runs.Load(), removed.Load(), untagged.Load(), waves*pushes)
+	if removed.Load() == 0 || untagged.Load() == 0 {
 		t.Error("no garbage was made: this shows nothing")
 	}
 	valid(t, target)

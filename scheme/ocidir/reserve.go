@@ -2,7 +2,6 @@ package ocidir
 
 import (
 	"errors"
-	"os"
 	"slices"
 
 	"github.com/ocisync/ocisync/types/errs"
@@ -22,10 +21,21 @@ func reserveFor(size int64) int64 {
 // keepReserve sets aside what a delete needs, if the index has outgrown what there is. A commit that finds no room for it
 // is refused: nothing is put that could not be deleted again. It runs under the lock.
 func (l *layout) keepReserve(size int64) error {
-	if id, err := l.vol.stat(reserveName); err == nil && id.size >= size {
+	if l.vol.hasReserve(size) {
 		return nil
 	}
 	return l.vol.full(l.makeReserve(reserveFor(size)), size)
+}
+
+// hasReserve reports whether there is a file of that size that may be written into: one that has no other name. Who copies a
+// layout by hard links (cp -al, rsync --link-dest) gives this file, or the index.json that becomes it, to another one.
+func (v *volume) hasReserve(size int64) bool {
+	f, id, err := v.openFile(reserveName)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return id.size >= size && links(f) == 1 && !v.isLink(reserveName)
 }
 
 func (l *layout) makeReserve(size int64) error {
@@ -40,9 +50,10 @@ func (l *layout) makeReserve(size int64) error {
 	return t.rename(reserveName)
 }
 
-// spendReserve makes the file that was set aside one that is being written: what is written fits.
+// spendReserve makes the file that was set aside one that is being written: what is written fits. One that is another
+// layout's as well is not written into, and gives no room.
 func (v *volume) spendReserve() (*temp, error) {
-	f, err := v.root.OpenFile(reserveName, os.O_RDWR, 0)
+	f, err := v.openOwn(reserveName, false)
 	if err != nil {
 		return nil, err
 	}

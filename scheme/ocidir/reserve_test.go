@@ -105,3 +105,41 @@ func TestReserveGrowsWithTheIndex(t *testing.T) {
 		t.Errorf("the reserve was made %d times in %d commits", made, commits)
 	}
 }
+
+// Who copies a layout by hard links gives its files to the copy as well: what makes room here must not change there.
+func TestTheReserveIsNotWrittenIntoWhereItHasOtherNames(t *testing.T) {
+	s := &steps{}
+	o, r := open(t, withHook(s.hook)), place(t.TempDir())
+	for i := range 5 {
+		push(t, o, r.WithTag(fmt.Sprint("v", i)), schemetest.Opaque("a"))
+	}
+	backup := filepath.Join(t.TempDir(), indexName)
+	if err := os.Link(filepath.Join(r.Root, indexName), backup); err != nil {
+		t.Skip(err)
+	}
+	before, err := os.ReadFile(backup)
+	must(t, err)
+	s.set(func(step, _ string) error {
+		if step == stepCreate {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	for i := range 3 { // the first makes the file of the backup the reserve, which the second finds
+		err := o.TagDelete(t.Context(), r.WithTag(fmt.Sprint("v", i)))
+		if i == 0 && err != nil || i > 0 && !errors.Is(err, errs.ErrNoSpace) {
+			t.Errorf("delete %d: got %v", i, err)
+		}
+	}
+	if after, err := os.ReadFile(backup); err != nil || string(after) != string(before) {
+		t.Errorf("the backup was changed: %s, %v", after, err)
+	}
+	s.set(nil)
+	push(t, o, r.WithTag("after"), schemetest.Opaque("a"))
+	reserve := filepath.Join(r.Root, reserveName)
+	must(t, os.Link(reserve, backup+"2"))
+	push(t, o, r.WithTag("again"), schemetest.Opaque("a"))
+	if os.SameFile(stat(t, reserve), stat(t, backup+"2")) {
+		t.Error("what a backup shares still counts as set aside")
+	}
+}

@@ -346,3 +346,15 @@ func TestClosedAPIRefuses(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// What another program leaves in our folder, under a name like ours, keeps nobody from writing.
+func TestWhatIsNoFileAmongTemporaryFilesIsLeft(t *testing.T) {
+	r := place(t.TempDir())
+	push(t, open(t), r.WithTag("a"), schemetest.Opaque("a"))
+	dir := filepath.Join(r.Root, ingestDir, "x"+tempSuffix)
+	must(t, os.MkdirAll(filepath.Join(dir, "y"), 0o755))
+	push(t, open(t), r.WithTag("b"), schemetest.Opaque("b"))
+	if !stat(t, dir).IsDir() {
+		t.Error("it is gone")
+	}
+}

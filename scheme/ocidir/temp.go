@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"github.com/ocisync/ocisync/types/errs"
 )
 
 // tempSuffix marks the files that one writer makes and renames, as opposed to what else may come to lie in ingest.
@@ -121,8 +123,8 @@ func (v *volume) sweep() (files int, bytes int64, err error) {
 			continue
 		}
 		size, err := v.sweepFile(join(ingestDir, n))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errLocked) || errors.Is(err, fs.ErrPermission) {
-			continue
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errLocked) || errors.Is(err, fs.ErrPermission) || errors.Is(err, errs.ErrCorrupt) {
+			continue // gone, in use, another user's, or no file
 		}
 		if err != nil {
 			return files, bytes, err
@@ -134,6 +136,11 @@ func (v *volume) sweep() (files int, bytes int64, err error) {
 }
 
 func (v *volume) sweepFile(name string) (size int64, err error) {
+	if fi, err := v.root.Lstat(name); err != nil {
+		return 0, err
+	} else if !fi.Mode().IsRegular() {
+		return 0, notRegular(name, fi.Mode())
+	}
 	f, err := v.root.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err

@@ -351,3 +351,91 @@ func TestManifestThatChangedKeepsWhatItNeeds(t *testing.T) {
 		}
 	}
 }
+
+// A manifest that an index lists may come while a collector is at work, of garbage that it is about to remove, from somebody who
+// then ends: index.json does not change, and nobody leases anything any more.
+func TestCollectorSeesAChildThatComesLate(t *testing.T) {
+	for what, do := range map[string]func(o *OCIDir, r ref.Ref, c *schemetest.Item) error{
+		"manifest": func(o *OCIDir, r ref.Ref, c *schemetest.Item) error {
+			if err := c.PushContent(t.Context(), o, r); err != nil {
+				return err
+			}
+			_, err := o.ManifestPut(t.Context(), r.Place().WithDigest(c.Manifest.Digest()), c.Manifest, scheme.WithChild())
+			return err
+		},
+		"blob": func(o *OCIDir, r ref.Ref, c *schemetest.Item) error {
+			return errors.Join(c.PushContent(t.Context(), o, r), putData(t.Context(), o, r, c.Manifest.Raw()))
+		},
+	} {
+		for point, at := range collectPoints {
+			t.Run(what+" "+point, func(t *testing.T) {
+				r := place(t.TempDir())
+				a, b := schemetest.Image("a"), schemetest.Image("b")
+				ix := schemetest.Index([]*schemetest.Item{a, b})
+				alone(t, func(o *OCIDir) error {
+					if err := errors.Join(a.PushContent(t.Context(), o, r), b.PushContent(t.Context(), o, r)); err != nil {
+						return err
+					}
+					_, err := o.ManifestPut(t.Context(), r.Place().WithDigest(a.Manifest.Digest()), a.Manifest, scheme.WithChild())
+					if err == nil {
+						_, err = o.ManifestPut(t.Context(), r.WithTag("v1"), ix.Manifest, scheme.WithSparse())
+					}
+					return err
+				})
+				litter(t, r, "garbage")
+				other := open(t)
+				must(t, putData(t.Context(), other, r, []byte("other"))) // a first put waits for the lock, which the collector may have
+				_, err := collectWith(t, r, pausing(at, func() {
+					if err := errors.Join(do(other, r, b), other.Close()); err != nil {
+						t.Error(err)
+					}
+				}))
+				must(t, err)
+				o := open(t)
+				if _, err := o.ManifestGet(t.Context(), r.Place().WithDigest(b.Manifest.Digest())); err != nil {
+					t.Error(err)
+				}
+				for _, data := range b.Blobs {
+					if err := blobReads(t, o, r, digest.FromBytes(data)); err != nil {
+						t.Errorf("what the child needs: %v", err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Who puts a manifest whose index is still to come was told that all it names is there.
+func TestCollectorSparesWhatAChildWasPutFor(t *testing.T) {
+	for point, at := range collectPoints {
+		t.Run(point, func(t *testing.T) {
+			r := place(t.TempDir())
+			a := schemetest.Image("a")
+			ix := schemetest.Index([]*schemetest.Item{a})
+			alone(t, func(o *OCIDir) error {
+				return errors.Join(a.PushContent(t.Context(), o, r), schemetest.Image("b").Push(t.Context(), o, r.WithTag("b")))
+			})
+			litter(t, r, "garbage")
+			o := open(t)
+			must(t, putData(t.Context(), o, r, []byte("other"))) // a first put waits for the lock, which the collector may have
+			child := r.Place().WithDigest(a.Manifest.Digest())
+			put := errors.New("not put")
+			_, err := collectWith(t, r, pausing(at, func() {
+				_, put = o.ManifestPut(t.Context(), child, a.Manifest, scheme.WithChild())
+			}))
+			must(t, err)
+			if errors.Is(put, errs.ErrManifestBlobUnknown) {
+				return
+			}
+			must(t, put)
+			if _, err := o.ManifestPut(t.Context(), r.WithTag("v1"), ix.Manifest); err != nil {
+				t.Error(err)
+			}
+			for _, data := range a.Blobs {
+				if err := blobReads(t, o, r, digest.FromBytes(data)); err != nil {
+					t.Errorf("what the child needs: %v", err)
+				}
+			}
+		})
+	}
+}

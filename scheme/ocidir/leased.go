@@ -24,6 +24,11 @@ type leased struct {
 	all  bool // some process leased more than it could write down
 
 	timeless bool // the clock cannot be trusted: leases do not expire
+
+	dir   fs.FileInfo // of leases, by the time of the last refresh
+	sure  bool        // who makes or removes a file there after that gives dir another time
+	ended bool        // some file has leases that do not count
+	still bool        // nobody did between the last refresh and the one before: no leases have ended that were not read
 }
 
 func newLeased(v *volume, now time.Time, grace time.Duration) *leased {
@@ -51,6 +56,7 @@ func (s *leased) refresh(ctx context.Context) error {
 			return err
 		}
 		s.held = map[leaseKey]struct{}{}
+		s.ended = false
 		moved := false
 		for _, n := range names {
 			if err := ctx.Err(); err != nil {
@@ -66,10 +72,24 @@ func (s *leased) refresh(ctx context.Context) error {
 			}
 		}
 		if !moved {
-			return nil
+			return s.compare()
 		}
 	}
 	return &fs.PathError{Op: "read", Path: leaseDir, Err: errors.New("files disappear again and again")}
+}
+
+// compare finds out whether files of leases came or went. It comes after they were read.
+func (s *leased) compare() error {
+	now, err := s.vol.root.Stat(leaseDir)
+	if err != nil {
+		s.dir, s.sure, s.still = nil, false, false
+		return ignoreGone(err)
+	}
+	s.still = s.sure && !s.ended && os.SameFile(now, s.dir) && now.ModTime().Equal(s.dir.ModTime())
+	id := fileID{mtime: cutTime(now.ModTime().UnixNano())}
+	id.ctime = id.mtime
+	s.dir, s.sure = now, id.distinct(time.Now())
+	return nil
 }
 
 // file reads one file, if it counts.
@@ -92,6 +112,7 @@ func (s *leased) file(name string) error {
 		return err
 	}
 	if !s.counts(lf, raw) {
+		s.ended = s.ended || len(raw) > 0
 		return nil
 	}
 	if held {

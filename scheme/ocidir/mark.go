@@ -25,6 +25,7 @@ type marker struct {
 	seen map[visit]struct{}
 	todo []target
 	lost map[digest.Digest]error // what was listed as a manifest and is not there: it reaches nothing that we know
+	late map[visit]target        // the same, to be looked for again
 	last *index                  // all its entries were walked
 	done map[*entry]struct{}     // entries that were walked: successive indexes share most of them
 	// onNeed is called for everything that is found to be needed, once; nil when nobody wants to know.
@@ -55,7 +56,7 @@ type visit struct {
 }
 
 func newMarker(l *layout) *marker {
-	return &marker{l: l, need: map[leaseKey]struct{}{}, seen: map[visit]struct{}{}, lost: map[digest.Digest]error{}, done: map[*entry]struct{}{}}
+	return &marker{l: l, need: map[leaseKey]struct{}{}, seen: map[visit]struct{}{}, lost: map[digest.Digest]error{}, late: map[visit]target{}, done: map[*entry]struct{}{}}
 }
 
 func (t target) nature() nature {
@@ -140,15 +141,31 @@ func (m *marker) walk(ctx context.Context, t target) error {
 		}
 		out, _, err := m.l.expand(ctx, t)
 		if errors.Is(err, errs.ErrNotFound) {
-			m.lost[t.digest] = err
+			m.lost[t.digest], m.late[v] = err, t
 			continue // it may come back as another file
 		}
 		if err != nil {
 			return m.l.undecided(err)
 		}
 		delete(m.lost, t.digest)
+		delete(m.late, v)
 		m.seen[v] = struct{}{}
 		m.todo = append(m.todo, out...)
+	}
+	return nil
+}
+
+// again walks what was listed and not there, and is by now: a manifest that an index lists may be put without that the
+// index changes.
+func (m *marker) again(ctx context.Context) error {
+	for _, t := range m.late {
+		there, err := m.l.isThere(t.digest)
+		if err == nil && there {
+			err = m.walk(ctx, t)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

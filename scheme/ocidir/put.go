@@ -164,6 +164,14 @@ func (p *put) child(ctx context.Context) error {
 	if err := p.l.settle(ctx); err != nil {
 		return err
 	}
+	for _, d := range p.need { // a collector may be at work that does not know this manifest: nobody looks again under the lock
+		if _, err := p.l.leases.take(d.Digest); err != nil {
+			return err
+		}
+	}
+	if _, err := p.l.present(ctx, p.need); err != nil {
+		return err
+	}
 	if _, err := p.l.putBytes(ctx, p.m.Descriptor(), p.m.Raw()); err != nil {
 		return err
 	}

@@ -46,7 +46,8 @@ func (c *collector) sweep(ctx context.Context) error {
 	return nil
 }
 
-// see learns what others listed and leased by now.
+// see learns what others listed and leased by now. Who put a manifest that was listed already leased what it names, before;
+// if those leases have ended since, the manifest is there.
 func (c *collector) see(ctx context.Context) error {
 	now, err := c.l.current(ctx)
 	if err != nil {
@@ -60,7 +61,10 @@ func (c *collector) see(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.leases.refresh(ctx)
+	if err := c.leases.refresh(ctx); err != nil || c.leases.still {
+		return err
+	}
+	return c.mark.again(ctx)
 }
 
 // forget drops what is known of blobs that are gone.

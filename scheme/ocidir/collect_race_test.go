@@ -439,3 +439,20 @@ func TestCollectorSparesWhatAChildWasPutFor(t *testing.T) {
 		})
 	}
 }
+
+// Who found a blob, and makes it durable while a collector has it in hand, finds it where it is.
+func TestABlobThatIsBuriedIsMadeDurable(t *testing.T) {
+	r, o := place(t.TempDir()), open(t)
+	litter(t, r, "garbage")
+	l := openedLayout(t, o, r)
+	want := types.Descriptor{Digest: digest.FromString("garbage")}
+	file, there, err := l.have(t.Context(), want)
+	if err != nil || !there {
+		t.Fatal(there, err)
+	}
+	if _, ok, err := l.bury(want.Digest, func(fileID) bool { return true }); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	must(t, l.acknowledge(t.Context(), file, false))
+	must(t, blobReads(t, o, r, want.Digest))
+}

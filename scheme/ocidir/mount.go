@@ -134,7 +134,7 @@ func (l *layout) link(ctx context.Context, src *blobFile, d types.Descriptor, de
 	if err != nil {
 		return err
 	}
-	id, err := l.vol.stat(src.name)
+	id, err := l.statBlob(d.Digest, src.name)
 	if err != nil {
 		return err
 	}

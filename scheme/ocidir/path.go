@@ -76,6 +76,14 @@ func blobPath(d digest.Digest) (string, error) {
 	return join(blobsDir, d.Algorithm().String(), d.Encoded()), nil
 }
 
+// blobAt is the inverse of blobPath.
+func blobAt(name string) (digest.Digest, bool) {
+	rest, ok := strings.CutPrefix(name, blobsDir+"/")
+	alg, hex, _ := strings.Cut(rest, "/")
+	d := digest.NewDigestFromEncoded(digest.Algorithm(alg), hex)
+	return d, ok && types.ValidDigest(d) == nil
+}
+
 // fail adds operation, place and digest to err, once.
 func fail(op string, r ref.Ref, d digest.Digest, err error) error {
 	if e, ok := err.(*errs.Error); ok && e.Op == op {

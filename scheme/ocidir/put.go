@@ -288,7 +288,7 @@ func (l *layout) closure(ctx context.Context, v *manifest.View) ([]namedFile, er
 			if err != nil {
 				return err
 			}
-			id, err := l.vol.stat(name)
+			id, err := l.statBlob(d.Digest, name)
 			if absent(err) {
 				continue
 			}

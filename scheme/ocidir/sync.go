@@ -134,6 +134,12 @@ func (l *layout) syncFile(file namedFile) error {
 		return fmt.Errorf("%w: %s could not be made durable before; put it again", errs.ErrCorrupt, l.file(file.name))
 	}
 	f, err := l.vol.root.Open(file.name)
+	if d, ok := blobAt(file.name); ok && absent(err) { // a collector may just have it in hand
+		if err := l.unbury(d); err != nil {
+			return err
+		}
+		f, err = l.vol.root.Open(file.name)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package ocidir
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -31,6 +32,30 @@ type fileLock struct {
 
 // lock waits for the layout's lock, for as long as it takes. It is called by one goroutine of a layout at a time.
 func (v *volume) lock() (*fileLock, error) { return v.lockAs(lockName) }
+
+// lockUntil is lock for who waits no longer than ctx lasts. A lock that comes after that is given back at once.
+func (v *volume) lockUntil(ctx context.Context) (*fileLock, error) {
+	type outcome struct {
+		lock *fileLock
+		err  error
+	}
+	came := make(chan outcome, 1)
+	go func() {
+		lock, err := v.lock()
+		came <- outcome{lock, err}
+	}()
+	select {
+	case got := <-came:
+		return got.lock, got.err
+	case <-ctx.Done():
+	}
+	go func() {
+		if got := <-came; got.err == nil {
+			got.lock.unlock()
+		}
+	}()
+	return nil, ctx.Err()
+}
 
 // lockAs is lock for any lock file.
 func (v *volume) lockAs(name string) (*fileLock, error) {

@@ -30,7 +30,7 @@ func (o *OCIDir) IndexRestore(ctx context.Context, r ref.Ref) (scheme.IndexResto
 	if _, err := l.vol.root.Lstat(blobsDir); err != nil {
 		return scheme.IndexRestored{}, missing(op, r, err)
 	}
-	lock, err := l.vol.lock()
+	lock, err := l.vol.lockUntil(ctx)
 	if err != nil {
 		return scheme.IndexRestored{}, failWrite(op, r, "", err)
 	}

@@ -1,11 +1,13 @@
 package ocidir
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -110,5 +112,27 @@ func TestIndexRestoreWithoutMemory(t *testing.T) {
 	}
 	if _, err := open(t).IndexRestore(t.Context(), place(t.TempDir())); !errors.Is(err, errs.ErrNameUnknown) {
 		t.Errorf("of no layout: %v", err)
+	}
+}
+
+// Who has the lock may have been stopped: the one who restores waits no longer than he wants to.
+func TestIndexRestoreWaitsAsLongAsTheContext(t *testing.T) {
+	r := place(t.TempDir())
+	push(t, open(t), r.WithTag("a"), schemetest.Opaque("a"))
+	f, err := os.OpenFile(filepath.Join(r.Root, lockName), os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	must(t, lockFile(f, true))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	o, done := open(t), make(chan error, 1)
+	go func() { _, err := o.IndexRestore(ctx, r); done <- err }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits on")
 	}
 }

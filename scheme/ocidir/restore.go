@@ -98,6 +98,9 @@ func (l *layout) remembered() (*index, error) {
 		return nil, l.forgotten(err)
 	}
 	defer f.Close()
+	if id.size > maxRoots {
+		return nil, l.forgotten(errTooLarge)
+	}
 	raw, err := readAt(f, 0, id.size)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"time"
@@ -29,6 +30,9 @@ const rootsName = stateDir + "/roots"
 
 // rootsSlack is how many bytes of lines there may be at least before they are folded into a new copy.
 const rootsSlack = 256 << 10
+
+// maxRoots bounds what is read into memory of the file; ours are smaller. A larger one says nothing, and is made anew.
+const maxRoots = 4 * maxIndexSize
 
 // rootsHead is the first line.
 type rootsHead struct {
@@ -83,7 +87,7 @@ func (l *layout) readJournal() (journal, error) {
 	j := old
 	if id != old.id {
 		// Another process added lines, most likely; or it took the last one back, and added others.
-		same := id.dev == old.id.dev && id.ino == old.id.ino && old.prior < old.end && id.size >= old.end
+		same := id.size <= maxRoots && id.dev == old.id.dev && id.ino == old.id.ino && old.prior < old.end && id.size >= old.end
 		if same {
 			j, err = old.follow(f, id.size)
 		}
@@ -115,6 +119,9 @@ func (j journal) follow(f *os.File, size int64) (journal, error) {
 }
 
 func wholeJournal(f *os.File, size int64) (journal, error) {
+	if size > maxRoots {
+		return journal{}, errTooLarge
+	}
 	head, err := readAt(f, 0, min(size, 4096))
 	if err != nil {
 		return journal{}, err
@@ -158,6 +165,8 @@ func (j journal) lines(raw []byte, each func(line rootsLine, end int64)) journal
 	return j
 }
 
+var errTooLarge = fmt.Errorf("it has more than %d bytes", int64(maxRoots))
+
 func readAt(f *os.File, from, to int64) ([]byte, error) {
 	raw := make([]byte, max(to-from, 0))
 	_, err := io.ReadFull(io.NewSectionReader(f, from, to-from), raw)
@@ -174,6 +183,9 @@ func (l *layout) missed(now *cached) ([]vanishedRoot, error) {
 		return nil, err
 	}
 	defer f.Close()
+	if id.size > maxRoots {
+		return nil, nil
+	}
 	raw, err := readAt(f, 0, id.size)
 	if err != nil {
 		return nil, err

@@ -375,3 +375,21 @@ func TestJournalOfTwo(t *testing.T) {
 		}
 	})
 }
+
+// A file of ours may have been made huge, by damage or on purpose: it is made anew, and not read into memory.
+func TestHugeRootsSayNothing(t *testing.T) {
+	r := place(t.TempDir())
+	push(t, open(t), r.WithTag("a"), schemetest.Opaque("a"))
+	roots := filepath.Join(r.Root, rootsName)
+	if err := os.Truncate(roots, 1<<40); err != nil {
+		t.Skip(err)
+	}
+	o := open(t)
+	if gone := vanishedTags(t, o, r); len(gone) > 0 {
+		t.Errorf("%q are said to be gone", gone)
+	}
+	push(t, o, r.WithTag("b"), schemetest.Opaque("b"))
+	if size := stat(t, roots).Size(); size > 1<<20 {
+		t.Errorf("it has %d bytes", size)
+	}
+}

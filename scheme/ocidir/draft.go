@@ -151,6 +151,13 @@ func (d *draft) remove(goes func(*entry) bool) bool {
 		}
 		return false
 	})
+	if len(gone) > 64 { // each may have to look for the last one of those that share its digest
+		for _, e := range gone {
+			d.drop(e)
+		}
+		ix.link()
+		return true
+	}
 	for _, e := range gone {
 		d.release(e)
 	}

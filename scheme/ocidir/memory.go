@@ -14,7 +14,7 @@ type memory struct {
 	mu       sync.Mutex
 	verified map[fileID]digest.Digest
 	durable  map[fileID]struct{}
-	suspect  map[fileID]struct{}
+	suspect  map[fileID]struct{} // by sameFile
 	bad      map[badFile]struct{}
 	hashing  map[badFile]chan struct{} // closed when whoever reads the file is done
 }
@@ -98,15 +98,21 @@ func (m *memory) isDurable(id fileID) bool {
 func (m *memory) setSuspect(id fileID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	remember(m.suspect, id, struct{}{})
+	remember(m.suspect, id.sameFile(), struct{}{})
 	delete(m.verified, id)
 	delete(m.durable, id)
+}
+
+// sameFile is id without what a new name changes: a link does not bring lost bytes back.
+func (id fileID) sameFile() fileID {
+	id.ctime = 0
+	return id
 }
 
 func (m *memory) isSuspect(id fileID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, ok := m.suspect[id]
+	_, ok := m.suspect[id.sameFile()]
 	return ok
 }
 

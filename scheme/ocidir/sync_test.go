@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ocisync/ocisync/scheme/schemetest"
 	"github.com/ocisync/ocisync/types"
@@ -219,4 +222,23 @@ func TestSyncEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	close(hold)
+}
+
+// A file whose sync failed stays suspect under every name it gets.
+func TestALinkDoesNotClearASuspectFile(t *testing.T) {
+	r, o := place(t.TempDir()), open(t)
+	d := putBlob(t, o, r, []byte("suspect"))
+	l := openedLayout(t, o, r)
+	name, err := blobPath(d.Digest)
+	must(t, err)
+	id, err := l.vol.stat(name)
+	must(t, err)
+	o.mem.setSuspect(id)
+	time.Sleep(20 * time.Millisecond)
+	if err := os.Link(filepath.Join(r.Root, name), filepath.Join(t.TempDir(), "link")); err != nil {
+		t.Skip(err)
+	}
+	if id, err = l.vol.stat(name); err != nil || !o.mem.isSuspect(id) {
+		t.Errorf("it is trusted again: %v", err)
+	}
 }

@@ -256,3 +256,16 @@ func TestCheckOfUntidiness(t *testing.T) {
 		t.Errorf("the check changed something: %v", err)
 	}
 }
+
+// A note of children that a power loss has filled with zeros says nothing, and keeps nobody from putting the index.
+func TestNotesOfChildrenMayBeTorn(t *testing.T) {
+	r, o := place(t.TempDir()), open(t)
+	ix := schemetest.Index([]*schemetest.Item{schemetest.Image("a")})
+	must(t, pushWithChildren(t, o, r.WithTag("v1"), ix))
+	note := filepath.Join(r.Root, childrenName(ix.Manifest.Digest()))
+	must(t, os.WriteFile(note, make([]byte, 100_000), 0o644))
+	must(t, pushWithChildren(t, open(t), r.WithTag("v2"), ix))
+	if _, err := collect(t, r); err != nil {
+		t.Error(err)
+	}
+}

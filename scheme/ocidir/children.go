@@ -75,7 +75,10 @@ func (l *layout) children(index digest.Digest) ([]digest.Digest, error) {
 			all = append(all, d)
 		}
 	}
-	return all, lines.Err()
+	if err := lines.Err(); !errors.Is(err, bufio.ErrTooLong) { // as after a power loss: the rest is no list either
+		return all, err
+	}
+	return all, nil
 }
 
 func (l *layout) writeChildren(index digest.Digest, all []digest.Digest) error {

@@ -102,11 +102,11 @@ func whyNothing(r ref.Ref) string {
 	return name + " is a directory, but no image layout"
 }
 
-// passedOver tells of directories below the folder r that may not be read: the layouts in them are not known, so that
+// unreadable returns the directories below the folder r that may not be read: the layouts in them are not known, so that
 // nothing is said of them otherwise.
-func (a *app) passedOver(ctx context.Context, r ref.Ref) {
-	if r.Scheme != ref.SchemeOCIDir || r.Tag != "" || r.Digest != "" || a.quiet {
-		return
+func unreadable(ctx context.Context, r ref.Ref) (all []string) {
+	if r.Scheme != ref.SchemeOCIDir || r.Tag != "" || r.Digest != "" {
+		return nil
 	}
 	top := filepath.FromSlash(r.Path())
 	_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
@@ -114,7 +114,9 @@ func (a *app) passedOver(ctx context.Context, r ref.Ref) {
 		case ctx.Err() != nil:
 			return fs.SkipAll
 		case errors.Is(err, fs.ErrPermission) && path != top:
-			a.console.note("note: %s cannot be read by this user, and was passed over", displayPath(path))
+			if filepath.Base(path) != "lost+found" {
+				all = append(all, path)
+			}
 			return fs.SkipDir
 		case err != nil, !d.IsDir():
 			return nil
@@ -123,6 +125,7 @@ func (a *app) passedOver(ctx context.Context, r ref.Ref) {
 		}
 		return nil
 	})
+	return all
 }
 
 // adviseTarget adds to the failures in err at the repository of Docker Hub that arg named, in short, as a copy's target

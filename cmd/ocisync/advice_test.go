@@ -1,12 +1,14 @@
 package main
 
 import (
-	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
 
@@ -26,11 +28,13 @@ func TestAFolderThatMayNotBeReadIsNotPassedOverInSilence(t *testing.T) {
 	if _, err := os.ReadDir(filepath.Join(top, "closed")); err == nil {
 		t.Skip("this user may read everything")
 	}
-	var said bytes.Buffer
-	a := &app{console: &console{w: &said}}
-	a.passedOver(t.Context(), ref.Ref{Scheme: ref.SchemeOCIDir, Root: top})
-	want := "note: " + displayPath(filepath.Join(top, "closed")) + " cannot be read by this user, and was passed over\n"
-	if strings.Count(said.String(), "\n") != 1 || said.String() != want {
-		t.Errorf("got %q, want %q", said.String(), want)
+	r := ref.Ref{Scheme: ref.SchemeOCIDir, Root: top}
+	dirs := unreadable(t.Context(), r)
+	if want := []string{filepath.Join(top, "closed")}; !slices.Equal(dirs, want) {
+		t.Fatalf("got %q, want %q", dirs, want)
+	}
+	err := notVerified(dirs)
+	if !errors.Is(err, errs.ErrDenied) || !strings.Contains(err.Error(), "closed") || errs.Hint(err) == "" {
+		t.Errorf("got %v", err)
 	}
 }

@@ -94,7 +94,11 @@ func (a *app) gc(ctx context.Context, arg string, f gcFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
 	all, err := client.Collect(ctx, r, f.options()...)
-	a.passedOver(ctx, r)
+	for _, dir := range unreadable(ctx, r) {
+		if !a.quiet {
+			a.console.note("note: %s cannot be read by this user, and was passed over", displayPath(dir))
+		}
+	}
 	if len(all) == 0 {
 		return adviseMissing(ctx, client.API(), r, arg, err)
 	}

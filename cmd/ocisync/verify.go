@@ -107,9 +107,9 @@ func (a *app) verify(ctx context.Context, arg string, flags verifyFlags) (err er
 		rep, err = client.Repair(ctx, r, from, opts...)
 	}
 	watch.close()
-	a.passedOver(ctx, r)
+	closed := notVerified(unreadable(ctx, r))
 	if err != nil && len(rep.Findings) == 0 {
-		return adviseMissing(ctx, client.API(), r, arg, err)
+		return errors.Join(adviseMissing(ctx, client.API(), r, arg, err), closed)
 	}
 	if a.json() {
 		if werr := a.out.json(verifyResultOf(r, deep, rep, time.Since(started))); werr != nil {
@@ -118,7 +118,19 @@ func (a *app) verify(ctx context.Context, arg string, flags verifyFlags) (err er
 	} else {
 		a.printVerified(r, from, deep, rep)
 	}
-	return errors.Join(err, verdict(r, from, arg, rep), a.out.err)
+	return errors.Join(err, verdict(r, from, arg, rep), closed, a.out.err)
+}
+
+// notVerified is the error for directories that may not be read: nobody may take them for verified.
+func notVerified(dirs []string) error {
+	var all []error
+	for _, dir := range dirs {
+		all = append(all, &errs.Error{
+			Op: "verify", Ref: displayPath(dir), Err: errs.ErrDenied, Message: "nothing in it was verified",
+			Hint: "run the command as a user who may read it",
+		})
+	}
+	return errors.Join(all...)
 }
 
 // restoreIndex does what --restore-index asks for, and says what was done.

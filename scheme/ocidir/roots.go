@@ -286,6 +286,12 @@ func (l *layout) record(base *cached, d *draft, next mark) (undo func() error, e
 	}
 	raw = append(raw, '\n')
 	id, err := l.appendRoots(raw, j)
+	if errors.Is(err, errShared) {
+		if j, err = l.startRoots(base); err != nil {
+			return nil, err
+		}
+		id, err = l.appendRoots(raw, j)
+	}
 	if err != nil {
 		return nil, errors.Join(l.vol.full(err, int64(len(raw))), l.cutJournal(j.end))
 	}
@@ -317,6 +323,9 @@ func (l *layout) startRoots(base *cached) (journal, error) {
 	return l.readJournal()
 }
 
+// errShared: the file has other names, and may be that of another layout, which was copied by hard links.
+var errShared = errors.New("the file has other names")
+
 // appendRoots writes a line behind the last whole one.
 func (l *layout) appendRoots(line []byte, j journal) (id fileID, err error) {
 	f, err := l.vol.root.OpenFile(rootsName, os.O_WRONLY, 0)
@@ -324,6 +333,9 @@ func (l *layout) appendRoots(line []byte, j journal) (id fileID, err error) {
 		return id, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if links(f) > 1 {
+		return id, errShared
+	}
 	if j.end < j.id.size { // a dead writer's
 		if err := l.vol.truncate(f, rootsName, j.end); err != nil {
 			return id, err
@@ -347,6 +359,9 @@ func (l *layout) cutJournal(size int64) error {
 	}
 	if err != nil {
 		return err
+	}
+	if links(f) > 1 { // what is not ours alone is given up
+		return errors.Join(f.Close(), l.vol.remove(rootsName))
 	}
 	return errors.Join(l.vol.truncate(f, rootsName, size), f.Close())
 }

@@ -393,3 +393,35 @@ func TestHugeRootsSayNothing(t *testing.T) {
 		t.Errorf("it has %d bytes", size)
 	}
 }
+
+// Two layouts that were one, and share files by hard links (cp -al), tell nothing of each other's commits.
+func TestALinkedCopyMissesNothing(t *testing.T) {
+	r, copied := place(t.TempDir()), place(t.TempDir())
+	o := open(t)
+	for _, tag := range []string{"a", "b"} {
+		push(t, o, r.WithTag(tag), schemetest.Opaque("a"))
+	}
+	err := filepath.WalkDir(r.Root, func(path string, e os.DirEntry, err error) error {
+		to := filepath.Join(copied.Root, strings.TrimPrefix(path, r.Root))
+		if err == nil && e.IsDir() {
+			return os.MkdirAll(to, 0o755)
+		}
+		return errors.Join(err, os.Link(path, to))
+	})
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, tag := range []string{"c", "d"} {
+		push(t, o, r.WithTag(tag), schemetest.Opaque("c"))
+	}
+	theirs := open(t)
+	if gone := vanishedTags(t, theirs, copied); len(gone) > 0 {
+		t.Errorf("%q are missed in the copy", gone)
+	}
+	push(t, theirs, copied.WithTag("e"), schemetest.Opaque("e"))
+	for _, at := range []ref.Ref{r, copied} {
+		if gone := vanishedTags(t, open(t), at); len(gone) > 0 {
+			t.Errorf("%q are missed in %s", gone, at)
+		}
+	}
+}

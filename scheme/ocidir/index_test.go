@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -371,9 +370,19 @@ func FuzzParseIndex(f *testing.F) {
 	})
 }
 
-// Many tags of one manifest go with it, at a cost that is not their number times that of all entries.
+// Many tags of one manifest go with it, and are taken out of the maps together (BenchmarkRemoveDigest says at what cost).
 func TestManyTagsOfOneManifestAreRemovedAtOnce(t *testing.T) {
-	const n = 20_000
+	const n = 200
+	d := &draft{base: mustIndex(t, manyTags(n))}
+	d.removeDigest(desc("one").Digest)
+	next := d.encode()
+	if again := mustIndex(t, string(next.raw)); len(next.entries) != n || len(d.dropped) != n || !cmp.Equal(view(next), view(again), cmpopts.EquateEmpty()) {
+		t.Errorf("%d entries are left, %d were dropped", len(next.entries), len(d.dropped))
+	}
+}
+
+// manyTags is an index of n tags of one manifest, and of n of others.
+func manyTags(n int) string {
 	var all []string
 	for i := range n {
 		all = append(all, entryJSON("one", fmt.Sprint("a", i)))
@@ -381,14 +390,16 @@ func TestManyTagsOfOneManifestAreRemovedAtOnce(t *testing.T) {
 	for i := range n {
 		all = append(all, entryJSON(fmt.Sprint("b", i), fmt.Sprint("b", i)))
 	}
-	d := &draft{base: mustIndex(t, indexJSON(all...))}
-	start := time.Now()
-	d.removeDigest(desc("one").Digest)
-	if took := time.Since(start); took > time.Second { // it took 2 s, and takes 20 ms
-		t.Errorf("it took %v", took)
-	}
-	next := d.encode()
-	if again := mustIndex(t, string(next.raw)); len(next.entries) != n || len(d.dropped) != n || !cmp.Equal(view(next), view(again), cmpopts.EquateEmpty()) {
-		t.Errorf("%d entries are left, %d were dropped", len(next.entries), len(d.dropped))
+	return indexJSON(all...)
+}
+
+// BenchmarkRemoveDigest deletes a manifest that 20,000 of 40,000 tags name: 20 ms, and not the square of that.
+func BenchmarkRemoveDigest(b *testing.B) {
+	ix := mustIndex(b, manyTags(20_000))
+	for b.Loop() {
+		d := &draft{base: ix}
+		if !d.removeDigest(desc("one").Digest) {
+			b.Fatal("it was not there")
+		}
 	}
 }

@@ -8,7 +8,7 @@
 //
 // From the disk up: volume is a directory through which all steps go that change anything (fsys.go, fs_*.go); temp a
 // file being written, fileLock the lock between processes (temp.go, lock.go). index is one immutable state of
-// index.json (scan.go, entry.go, index.go), which shares its maps and the order of its tags with the one before it
+// index.json (scan.go, entry.go, index.go, reparse.go), which shares its maps and the order of its tags with the one before it
 // (lookup.go, order.go), draft the next one (draft.go). layout joins them: reading the index (read.go), committing to it
 // (commit.go), beside programs that take no lock (exchange.go) and on a full disk (reserve.go), knowing what such programs
 // dropped (roots.go, vanished.go), making files durable (sync.go), knowing which manifests there are (graph.go).

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -76,6 +77,11 @@ func (a *app) verify(ctx context.Context, arg string, flags verifyFlags) (err er
 		}
 		if ref.SamePlace(from, r) {
 			return usagef("", "--repair-from %s is the place that is to be repaired", fromArg)
+		}
+		if from.Scheme == ref.SchemeOCIDir { // a wrong name is to be noticed before the day on which it is needed
+			if _, err := os.Stat(filepath.FromSlash(from.Path())); errors.Is(err, fs.ErrNotExist) {
+				return usagef("", "--repair-from %s: there is no such directory", fromArg)
+			}
 		}
 	}
 	if flags.restore && r.Scheme == ref.SchemeReg {

@@ -1,11 +1,14 @@
 package ocidir
 
 import (
+	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // lose runs a plan on the disk, with the power failing at step n, and returns what is wrong afterwards.
@@ -120,8 +123,33 @@ func TestPowerLossAfterAStoppedWriter(t *testing.T) {
 	}
 }
 
+// awaitStop waits until no thread of a process runs any more: it says that it stops before it does, and until then
+// another thread may take a lock.
+func awaitStop(t testing.TB, pid int) {
+	t.Helper()
+	for {
+		all, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(all) == 0 {
+			t.Fatal("the process is gone", err)
+		}
+		running := false
+		for _, name := range all {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, state, _ := strings.Cut(string(text), ") ")
+			running = running || !strings.HasPrefix(state, "T")
+		}
+		if !running {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // stopped runs A until it stops at step n or, if it has a lock then, at the first after it without; then B. It reports
-// whether A was stopped.
+// whether A was stopped, and B could work.
 func (d *faultDisk) stopped(p faultPlan, n int64, flag int) bool {
 	t := d.t
 	a := p
@@ -137,11 +165,13 @@ func (d *faultDisk) stopped(p faultPlan, n int64, flag int) bool {
 	select {
 	case <-out.seen:
 		stopped = true
+		awaitStop(t, cmd.Process.Pid)
 	case <-ended:
 	}
 	defer cmd.Process.Kill() // again, should B fail
 	acked := map[string]int{}
-	if unlocked(p.Dir) { // a goroutine of A may have taken the lock at the last moment
+	free := unlocked(p.Dir) // a goroutine of A may have taken the lock at the last moment: then B can do nothing
+	if free {
 		acked = runFault(t, p).acked
 	}
 	if err := powerOff(d.mnt, flag); err != nil {
@@ -154,6 +184,10 @@ func (d *faultDisk) stopped(p faultPlan, n int64, flag int) bool {
 		<-ended
 	}
 	d.powerOn()
+	if !free {
+		d.empty()
+		return false
+	}
 	for _, w := range inspect(t.Context(), p.Dir, acked, disaster{power: true}) {
 		t.Errorf("A was stopped at step %d (%v), journal %d, B had %v acknowledged: %s", n, stopped, flag, acked, w)
 	}

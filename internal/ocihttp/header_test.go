@@ -100,9 +100,9 @@ func TestNextLink(t *testing.T) {
 func TestFormatNextIsReadBack(t *testing.T) {
 	for _, c := range requests {
 		at := c.req.URL(&url.URL{Scheme: "http", Host: "h"})
-		got, ok, err := Next([]string{FormatNext(&c.req)}, at)
+		got, ok, err := Next([]string{FormatNext("", &c.req)}, at)
 		if err != nil || !ok || got.String() != at.String() {
-			t.Errorf("%s: %v %v %v", FormatNext(&c.req), got, ok, err)
+			t.Errorf("%s: %v %v %v", FormatNext("", &c.req), got, ok, err)
 		}
 	}
 }

@@ -85,5 +85,8 @@ func Next(values []string, request *url.URL) (next *url.URL, ok bool, err error)
 	return nil, false, nil
 }
 
-// FormatNext prints a Link header to the next page, which next asks for.
-func FormatNext(next *Request) string { return "<" + next.String() + `>; rel="next"` }
+// FormatNext prints a Link header to the next page, which next asks for. prefix is what stands before /v2/ in the paths
+// of the server, mostly nothing.
+func FormatNext(prefix string, next *Request) string {
+	return "<" + prefix + next.String() + `>; rel="next"`
+}

@@ -74,13 +74,13 @@ func (s *Server) blobGet(x *exchange) error {
 		return s.blobStream(x, d)
 	}
 	d.Size = ra.Size()
-	offset, length, status, err := x.begin(d, rng, partial)
+	offset, length, status, err := x.choose(d, rng, partial)
 	if err != nil || status == http.StatusNotModified {
 		return err
 	}
 	if file == nil {
 		x.start(status, length)
-		_, err = io.CopyN(x.w, io.NewSectionReader(ra, offset, length), length)
+		_, err = io.CopyN(x, io.NewSectionReader(ra, offset, length), length)
 		return err
 	}
 	return x.sendFile(ra, file, offset, length, status)
@@ -95,7 +95,9 @@ func (x *exchange) sendFile(ra blob.ReaderAt, file *os.File, offset, length int6
 		if _, err := file.Seek(offset, io.SeekStart); err != nil {
 			return err
 		}
-		if _, err := io.CopyN(x.w, file, begin); err != nil {
+		n, err := io.CopyN(x.w, file, begin) // not to x: the connection itself has sendfile
+		x.sent += n
+		if err != nil {
 			return err
 		}
 	}
@@ -109,7 +111,7 @@ func (x *exchange) sendFile(ra blob.ReaderAt, file *os.File, offset, length int6
 	if !x.begun {
 		x.start(status, length)
 	}
-	_, err = x.w.Write(last)
+	_, err = x.Write(last)
 	return err
 }
 
@@ -160,11 +162,11 @@ func (s *Server) blobStream(x *exchange, d types.Descriptor) error {
 			return err
 		}
 	}
-	_, length, status, err := x.begin(d, ocihttp.Range{}, false)
+	_, length, status, err := x.choose(d, ocihttp.Range{}, false)
 	if err != nil || status == http.StatusNotModified {
 		return err
 	}
-	return copyVerified(x.w, rdr, func() { x.start(status, length) })
+	return copyVerified(x, rdr, func() { x.start(status, length) })
 }
 
 // blobPart answers with a part of a blob of a place without random access.
@@ -173,7 +175,7 @@ func (s *Server) blobPart(x *exchange, d types.Descriptor, rng ocihttp.Range) er
 	if err != nil {
 		return err
 	}
-	offset, length, status, err := x.begin(d, rng, true)
+	offset, length, status, err := x.choose(d, rng, true)
 	if err != nil || status == http.StatusNotModified {
 		return err
 	}
@@ -183,7 +185,7 @@ func (s *Server) blobPart(x *exchange, d types.Descriptor, rng ocihttp.Range) er
 	}
 	defer rdr.Close()
 	x.start(status, length)
-	_, err = io.CopyN(x.w, rdr, length)
+	_, err = io.CopyN(x, rdr, length)
 	return err
 }
 
@@ -197,9 +199,9 @@ func (s *Server) blobRangeError(x *exchange, d types.Descriptor, cause error) er
 	return ocihttp.Public(cause)
 }
 
-// begin sets the headers of a blob or of a part of it, and says which bytes follow under which status. It has
+// choose sets the headers of a blob or of a part of it, and says which bytes follow under which status. It has
 // answered already when the status is 304.
-func (x *exchange) begin(d types.Descriptor, rng ocihttp.Range, partial bool) (offset, length int64, status int, err error) {
+func (x *exchange) choose(d types.Descriptor, rng ocihttp.Range, partial bool) (offset, length int64, status int, err error) {
 	if x.notModified(d) {
 		x.blobHeaders(d)
 		return 0, 0, http.StatusNotModified, x.done(http.StatusNotModified)

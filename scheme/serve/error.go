@@ -39,8 +39,10 @@ func (s *Server) fail(x *exchange, err error) {
 	if status >= http.StatusInternalServerError && x.r.Context().Err() == nil {
 		level = slog.LevelError
 	}
-	s.log.Log(x.r.Context(), level, "request failed", "method", x.r.Method, "path", x.r.URL.Path, "status", status, "error", err)
+	s.log.Log(x.r.Context(), level, "request failed", "id", x.id, "method", x.r.Method, "path", x.r.URL.Path, "status", status, "error", err)
+	x.err = err
 	if x.begun {
+		x.aborted = true
 		panic(http.ErrAbortHandler)
 	}
 	for _, h := range []string{"ETag", ocihttp.HeaderContentDigest, "Cache-Control"} { // of what did not come about
@@ -66,7 +68,7 @@ func (s *Server) fail(x *exchange, err error) {
 // refine says what an error of a place means for this request.
 func (s *Server) refine(x *exchange, err error) error {
 	known, _ := ocihttp.WriteError(err)
-	reads := x.req != nil && !routes[x.req.Kind].writes
+	reads := x.req != nil && !routes[x.req.Kind].writes()
 	switch {
 	case reads && errors.Is(err, errs.ErrDigestMismatch) && !errors.Is(err, errs.ErrNotFound): // of what is stored: not the client's mistake
 		return fmt.Errorf("%w: %w", errs.ErrCorrupt, err)

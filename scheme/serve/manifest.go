@@ -79,7 +79,7 @@ func (s *Server) manifestPut(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	x.location(ocihttp.Request{Kind: ocihttp.ManifestGet, Repo: x.req.Repo, Digest: m.Digest()})
+	s.location(x, ocihttp.Request{Kind: ocihttp.ManifestGet, Repo: x.req.Repo, Digest: m.Digest()})
 	x.header(ocihttp.HeaderContentDigest, string(m.Digest()))
 	if view.Subject != nil && res.SubjectDone {
 		x.header(ocihttp.HeaderSubject, string(view.Subject.Digest))

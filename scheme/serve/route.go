@@ -1,11 +1,16 @@
 package serve
 
 import (
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"runtime/debug"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/ocisync/ocisync/internal/ocihttp"
 	"github.com/ocisync/ocisync/types"
@@ -13,51 +18,66 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-// route is who answers a kind of request.
+// route is who answers a kind of request, and what the request is to who decides about it.
 type route struct {
-	answer func(*Server, *exchange) error
-	writes bool
-	absent error // what a place's plain errs.ErrNotFound means for this resource
+	answer   func(*Server, *exchange) error
+	endpoint Endpoint
+	action   Action
+	absent   error // what a place's plain errs.ErrNotFound means for this resource
 }
 
+// writes reports whether requests of this kind change the place, or prepare it.
+func (rt route) writes() bool { return rt.action == ActionPush || rt.action == ActionDelete }
+
 var routes = [ocihttp.Kinds]route{
-	ocihttp.Ping:           {answer: (*Server).ping},
-	ocihttp.BlobGet:        {answer: (*Server).blobGet, absent: errs.ErrBlobUnknown},
-	ocihttp.BlobHead:       {answer: (*Server).blobHead, absent: errs.ErrBlobUnknown},
-	ocihttp.BlobDelete:     {answer: (*Server).blobDelete, absent: errs.ErrBlobUnknown, writes: true},
-	ocihttp.UploadStart:    {answer: (*Server).uploadStart, absent: errs.ErrNameUnknown, writes: true},
-	ocihttp.UploadChunk:    {answer: (*Server).uploadChunk, absent: errs.ErrUploadUnknown, writes: true},
-	ocihttp.UploadFinish:   {answer: (*Server).uploadFinish, absent: errs.ErrUploadUnknown, writes: true},
-	ocihttp.UploadStatus:   {answer: (*Server).uploadStatus, absent: errs.ErrUploadUnknown, writes: true},
-	ocihttp.UploadCancel:   {answer: (*Server).uploadCancel, absent: errs.ErrUploadUnknown, writes: true},
-	ocihttp.ManifestGet:    {answer: (*Server).manifestGet, absent: errs.ErrManifestUnknown},
-	ocihttp.ManifestHead:   {answer: (*Server).manifestHead, absent: errs.ErrManifestUnknown},
-	ocihttp.ManifestPut:    {answer: (*Server).manifestPut, absent: errs.ErrNameUnknown, writes: true},
-	ocihttp.ManifestDelete: {answer: (*Server).manifestDelete, absent: errs.ErrManifestUnknown, writes: true},
-	ocihttp.TagList:        {answer: (*Server).tagList, absent: errs.ErrNameUnknown},
-	ocihttp.Referrers:      {answer: (*Server).referrers, absent: errs.ErrNameUnknown},
-	ocihttp.Catalog:        {answer: (*Server).catalog, absent: errs.ErrNameUnknown},
+	ocihttp.Ping:           {(*Server).ping, EndpointPing, "", nil},
+	ocihttp.BlobGet:        {(*Server).blobGet, EndpointBlob, ActionPull, errs.ErrBlobUnknown},
+	ocihttp.BlobHead:       {(*Server).blobHead, EndpointBlob, ActionPull, errs.ErrBlobUnknown},
+	ocihttp.BlobDelete:     {(*Server).blobDelete, EndpointBlob, ActionDelete, errs.ErrBlobUnknown},
+	ocihttp.UploadStart:    {(*Server).uploadStart, EndpointUpload, ActionPush, errs.ErrNameUnknown},
+	ocihttp.UploadChunk:    {(*Server).uploadChunk, EndpointUpload, ActionPush, errs.ErrUploadUnknown},
+	ocihttp.UploadFinish:   {(*Server).uploadFinish, EndpointUpload, ActionPush, errs.ErrUploadUnknown},
+	ocihttp.UploadStatus:   {(*Server).uploadStatus, EndpointUpload, ActionPush, errs.ErrUploadUnknown},
+	ocihttp.UploadCancel:   {(*Server).uploadCancel, EndpointUpload, ActionPush, errs.ErrUploadUnknown},
+	ocihttp.ManifestGet:    {(*Server).manifestGet, EndpointManifest, ActionPull, errs.ErrManifestUnknown},
+	ocihttp.ManifestHead:   {(*Server).manifestHead, EndpointManifest, ActionPull, errs.ErrManifestUnknown},
+	ocihttp.ManifestPut:    {(*Server).manifestPut, EndpointManifest, ActionPush, errs.ErrNameUnknown},
+	ocihttp.ManifestDelete: {(*Server).manifestDelete, EndpointManifest, ActionDelete, errs.ErrManifestUnknown},
+	ocihttp.TagList:        {(*Server).tagList, EndpointTags, ActionPull, errs.ErrNameUnknown},
+	ocihttp.Referrers:      {(*Server).referrers, EndpointReferrers, ActionPull, errs.ErrNameUnknown},
+	ocihttp.Catalog:        {(*Server).catalog, EndpointCatalog, ActionCatalog, errs.ErrNameUnknown},
 }
 
 // exchange is one request and its answer. All headers and bodies go through its methods, so that it knows whether the
-// answer has begun; the ResponseWriter itself is never wrapped, as that would cost sendfile.
+// answer has begun and how much of it is out; the ResponseWriter itself is never wrapped, as that would cost sendfile.
 type exchange struct {
 	w     http.ResponseWriter
 	r     *http.Request
-	req   *ocihttp.Request
+	req   *ocihttp.Request // nil until it is understood
+	ctx   Context
+	id    string
+	began time.Time
+	place *Place  // nil for ping and catalog
 	ref   ref.Ref // the repository
 	body  *body
-	begun bool // the status line is out: an error can only cut the connection
+
+	begun   bool  // the status line is out: an error can only cut the connection
+	status  int   // of the answer, once it has begun
+	sent    int64 // bytes of its body
+	aborted bool
+	err     error // why it is no success
 }
 
 // body is the request's body. It remembers its failure: that is the client's, whatever a place makes of it.
 type body struct {
 	r   io.Reader
+	n   int64 // bytes that were read
 	err error
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
+	b.n += int64(n)
 	if err != nil && err != io.EOF {
 		b.err = err
 	}
@@ -66,8 +86,10 @@ func (b *body) Read(p []byte) (int, error) {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{w: w, r: r, body: &body{r: r.Body}}
-	w.Header().Set(ocihttp.HeaderAPIVersion, ocihttp.APIVersion)
+	x := &exchange{w: w, r: r, body: &body{r: r.Body}, id: rand.Text(), began: time.Now()}
+	x.ctx = Context{Method: r.Method, Remote: peer(r)}
+	defer s.inspect(x)
+	x.header(ocihttp.HeaderAPIVersion, ocihttp.APIVersion)
 	if !s.enter() {
 		s.fail(x, errs.ErrUnavailable)
 		return
@@ -89,18 +111,64 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// peer is who the connection is from.
+func peer(r *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap()
+}
+
+// serve answers, or says why not. Nothing is looked up before it is known who asks and may.
 func (s *Server) serve(x *exchange) error {
-	req, err := ocihttp.Parse(x.r.Method, x.r.URL)
+	req, err := s.parse(x.r)
 	if err != nil {
 		return err
 	}
 	x.req = req
-	x.ref = s.root.WithRepo(req.Repo)
 	rt := routes[req.Kind]
-	if rt.writes && s.readOnly {
+	x.ctx.Endpoint, x.ctx.Action = rt.endpoint, rt.action
+	x.ctx.Repository, x.ctx.Resource = req.Repo, resource(req)
+	if err := s.admit(x); err != nil {
+		return err
+	}
+	if req.Repo != "" {
+		var ok bool
+		if x.place, x.ref, ok = s.places.find(req.Repo); !ok {
+			return fmt.Errorf("%w: no place has this name", errs.ErrNameUnknown)
+		}
+	}
+	if rt.writes() && (s.readOnly || x.place.ReadOnly) {
 		return &errs.Error{Op: req.Kind.String(), Ref: x.ref.String(), Err: errs.ErrReadOnly}
 	}
 	return rt.answer(s, x)
+}
+
+// parse reads the request behind the prefix of all paths.
+func (s *Server) parse(r *http.Request) (*ocihttp.Request, error) {
+	if s.prefix == "" {
+		return ocihttp.Parse(r.Method, r.URL)
+	}
+	u := *r.URL
+	path, ok := strings.CutPrefix(u.EscapedPath(), s.prefix)
+	if !ok {
+		return nil, ocihttp.Public(fmt.Errorf("%w: paths begin with %s/v2/ here", errs.ErrNotFound, s.prefix))
+	}
+	u.RawPath = path
+	u.Path, _ = url.PathUnescape(path) // it was unescaped before: the rest can be
+	return ocihttp.Parse(r.Method, &u)
+}
+
+// resource is what of its repository a request is about.
+func resource(req *ocihttp.Request) string {
+	switch {
+	case req.UploadID != "":
+		return req.UploadID
+	case req.Mount != "":
+		return string(req.Mount)
+	}
+	return req.Reference()
 }
 
 // ping says that this is a registry.
@@ -114,15 +182,26 @@ func (x *exchange) header(name, value string) { x.w.Header().Set(name, value) }
 // start sends the status and the headers of an answer with length bytes of body.
 func (x *exchange) start(status int, length int64) {
 	x.header("Content-Length", strconv.FormatInt(length, 10))
-	x.begun = true
+	x.begin(status)
+}
+
+// begin sends the status and the headers.
+func (x *exchange) begin(status int) {
+	x.begun, x.status = true, status
 	x.w.WriteHeader(status)
+}
+
+// Write sends a part of the answer's body.
+func (x *exchange) Write(p []byte) (int, error) {
+	n, err := x.w.Write(p)
+	x.sent += int64(n)
+	return n, err
 }
 
 // done answers without a body.
 func (x *exchange) done(status int) error {
 	if status == http.StatusNoContent || status == http.StatusNotModified { // neither may have a Content-Length
-		x.begun = true
-		x.w.WriteHeader(status)
+		x.begin(status)
 		return nil
 	}
 	x.start(status, 0)
@@ -136,7 +215,7 @@ func (x *exchange) send(status int, contentType string, raw []byte) error {
 	if x.r.Method == http.MethodHead {
 		return nil
 	}
-	_, err := x.w.Write(raw)
+	_, err := x.Write(raw)
 	return err
 }
 
@@ -148,4 +227,6 @@ func (x *exchange) content(d types.Descriptor) {
 }
 
 // location points to where req reads what was written.
-func (x *exchange) location(req ocihttp.Request) { x.header("Location", req.Path()) }
+func (s *Server) location(x *exchange, req ocihttp.Request) {
+	x.header("Location", s.prefix+req.Path())
+}

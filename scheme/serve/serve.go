@@ -3,7 +3,7 @@
 // Requests are parsed by internal/ocihttp into one of a few kinds; the table in route.go says which method answers
 // which kind. There is one file for each resource: blob.go, upload.go, manifest.go, tag.go, referrer.go, catalog.go. A
 // method reads the exchange, asks the place, and answers, or returns an error, which error.go puts into the
-// specification's words. Repository NAME is root.WithRepo(NAME) of the place.
+// specification's words. Which repository of which place a name means is in place.go, who may do what in access.go.
 //
 // Uploads that arrive in parts wait in files of a spool directory (session.go) until they are complete and their
 // digest is known; only then does the place see them. An upload that arrives whole goes straight through.
@@ -13,30 +13,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-// The defaults of options.
-const (
-	defaultMaxSessions = 1000
-	defaultSessionTTL  = time.Hour
-)
-
 // Server is an http.Handler. Make one with New, and end it with Shutdown.
 type Server struct {
+	config
 	api      scheme.API
-	root     ref.Ref
-	readOnly bool
-	sparse   bool
-	log      *slog.Logger
+	places   places
 	sessions *sessions
 
 	mu      sync.Mutex
@@ -45,52 +35,20 @@ type Server struct {
 	idle    chan struct{} // closed when closed is true and running is 0
 }
 
-// Option is a setting of New.
-type Option func(*config)
-
-type config struct {
-	readOnly    bool
-	sparse      bool
-	log         *slog.Logger
-	spoolDir    string
-	maxSessions int
-	sessionTTL  time.Duration
-}
-
-// WithReadOnly refuses every request that writes with 405, whatever the place would allow.
-func WithReadOnly() Option { return func(c *config) { c.readOnly = true } }
-
-// WithSparse accepts indexes some of whose manifests the repository lacks (see scheme.WithSparse). Without it they are
-// refused with MANIFEST_BLOB_UNKNOWN, so that all that is listed can be pulled. Images must be complete either way.
-func WithSparse() Option { return func(c *config) { c.sparse = true } }
-
-// WithLogger sets where failures are logged: those of the server as errors, those of requests as debug messages.
-// Default: nowhere.
-func WithLogger(l *slog.Logger) Option { return func(c *config) { c.log = l } }
-
-// WithSpoolDir sets the directory in which New makes a folder for the parts of uploads, which Shutdown removes. It
-// has to have room for all uploads that are open at once. Default: the system's directory for temporary files.
-func WithSpoolDir(dir string) Option { return func(c *config) { c.spoolDir = dir } }
-
-// WithMaxSessions bounds the uploads that are open at once; further ones are answered with 429. Default: 1000.
-func WithMaxSessions(n int) Option { return func(c *config) { c.maxSessions = n } }
-
-// WithSessionTTL sets after which time without a request an upload is given up. Default: one hour.
-func WithSessionTTL(d time.Duration) Option { return func(c *config) { c.sessionTTL = d } }
-
-// New returns a server of the repositories below root, a reference without tag and digest. It takes no part of api
-// over: who made api closes it, after Shutdown. Errors: errs.ErrInvalid for a root that is no place; the spool folder
-// cannot be made.
+// New returns a server of the repositories below root, a reference without tag and digest, and of those of WithPlace.
+// A zero root serves only the latter. It takes no part of api over: who made api closes it, after Shutdown. Errors:
+// errs.ErrInvalid for a root that is no place; the spool folder cannot be made.
 func New(api scheme.API, root ref.Ref, opts ...Option) (*Server, error) {
-	if root.IsZero() || root.Tag != "" || root.Digest != "" {
-		return nil, &errs.Error{Op: "serve", Ref: root.String(), Err: fmt.Errorf("%w: the root must be a registry or directory, without tag and digest", errs.ErrInvalid)}
+	c := newConfig(opts)
+	if !root.IsZero() {
+		c.places = append(c.places, Place{Root: root})
 	}
-	c := config{log: slog.New(slog.DiscardHandler), maxSessions: defaultMaxSessions, sessionTTL: defaultSessionTTL}
-	for _, o := range opts {
-		o(&c)
+	ps, err := newPlaces(c.places)
+	if err != nil {
+		return nil, err
 	}
-	s := &Server{api: api, root: root, readOnly: c.readOnly, sparse: c.sparse, log: c.log, idle: make(chan struct{})}
-	if c.readOnly {
+	s := &Server{config: c, api: api, places: ps, idle: make(chan struct{})}
+	if s.readOnly {
 		s.api = scheme.ReadOnly(api)
 		return s, nil
 	}

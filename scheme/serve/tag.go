@@ -19,7 +19,7 @@ func (s *Server) tagList(x *exchange) error {
 		return err
 	}
 	if n := len(list.Tags); list.More && n > 0 {
-		x.next(list.Tags[n-1])
+		s.next(x, list.Tags[n-1])
 	}
 	if list.Tags == nil {
 		list.Tags = []string{} // never null
@@ -35,8 +35,8 @@ func (s *Server) tagList(x *exchange) error {
 }
 
 // next links to the page after last, of the same length.
-func (x *exchange) next(last string) {
+func (s *Server) next(x *exchange, last string) {
 	page := *x.req
 	page.Last = last
-	x.header("Link", ocihttp.FormatNext(&page))
+	x.header("Link", ocihttp.FormatNext(s.prefix, &page))
 }

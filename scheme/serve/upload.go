@@ -20,46 +20,75 @@ import (
 // uploadStart answers POST: a mount, a blob in one request, or a session.
 func (s *Server) uploadStart(x *exchange) error {
 	if x.req.Mount != "" {
-		if s.mount(x) {
-			return x.created(x.req.Mount)
+		mounted, err := s.mount(x)
+		if err != nil {
+			return err
+		}
+		if mounted {
+			return s.created(x, x.req.Mount)
 		}
 	} else if x.req.Digest != "" {
 		if err := s.putBody(x, x.req.Digest); err != nil {
 			return err
 		}
-		return x.created(x.req.Digest)
+		return s.created(x, x.req.Digest)
 	}
 	u, err := s.sessions.add(x.req.Repo) // the bytes are hashed when the digest is known: its algorithm may be any
 	if err != nil {
 		return err
 	}
-	x.session(u)
+	s.session(x, u)
 	return x.done(http.StatusAccepted)
 }
 
 // mount tries to take a blob over from another repository. Whatever prevents it, the answer is a session: who may not
 // read the other repository cannot tell that from a blob that is not there.
-func (s *Server) mount(x *exchange) bool {
-	ctx, d := x.r.Context(), types.Descriptor{Digest: x.req.Mount}
+func (s *Server) mount(x *exchange) (bool, error) {
+	d := types.Descriptor{Digest: x.req.Mount}
 	if x.req.From != "" {
-		return s.api.BlobMount(ctx, s.root.WithRepo(x.req.From), x.ref, d) == nil
+		return s.mountFrom(x, x.req.From, d)
 	}
-	if _, err := s.api.BlobHead(ctx, x.ref, d); err == nil {
-		return true
+	if _, err := s.api.BlobHead(x.r.Context(), x.ref, d); err == nil {
+		return true, nil
 	}
+	for i := range s.places {
+		mounted, err := s.mountAny(x, &s.places[i], d)
+		if mounted || err != nil {
+			return mounted, err
+		}
+	}
+	return false, nil
+}
+
+// mountAny looks for the blob in all repositories of a place that the subject may read.
+func (s *Server) mountAny(x *exchange, p *Place, d types.Descriptor) (mounted bool, err error) {
 	var finder scheme.BlobFinder
-	if !scheme.As(s.api, x.ref, &finder) {
-		return false
+	if !scheme.As(s.api, p.Root, &finder) {
+		return false, nil
 	}
-	mounted := false
-	err := finder.BlobFind(ctx, s.root, d.Digest, func(repo string) error {
-		if s.api.BlobMount(ctx, s.root.WithRepo(repo), x.ref, d) == nil {
-			mounted = true
+	var failed error
+	err = finder.BlobFind(x.r.Context(), p.Root.Base(), d.Digest, func(repo string) error {
+		if name, ok := s.places.name(p, repo); ok {
+			mounted, failed = s.mountFrom(x, name, d)
+		}
+		if mounted || failed != nil {
 			return io.EOF
 		}
 		return nil
 	})
-	return err == nil && mounted
+	if err != nil { // nobody asked for the search: what it cannot find is not there
+		s.log.DebugContext(x.r.Context(), "mount: search", "id", x.id, "error", err)
+	}
+	return mounted, failed
+}
+
+// mountFrom takes the blob over from repository name, if the subject may read that.
+func (s *Server) mountFrom(x *exchange, name string, d types.Descriptor) (bool, error) {
+	if may, err := s.mayPull(x, name); !may || err != nil {
+		return false, err
+	}
+	_, from, ok := s.places.find(name)
+	return ok && s.api.BlobMount(x.r.Context(), from, x.ref, d) == nil, nil
 }
 
 // uploadChunk answers PATCH: a chunk with Content-Range, or whatever comes next without it.
@@ -69,7 +98,7 @@ func (s *Server) uploadChunk(x *exchange) error {
 			return err
 		}
 		u.acked = u.received
-		x.session(u)
+		s.session(x, u)
 		return nil
 	})
 	if err != nil {
@@ -82,7 +111,7 @@ func (s *Server) uploadChunk(x *exchange) error {
 func (s *Server) uploadStatus(x *exchange) error {
 	err := s.withSession(x, func(u *session) error {
 		u.acked = u.received
-		x.session(u)
+		s.session(x, u)
 		return nil
 	})
 	if err != nil {
@@ -117,7 +146,7 @@ func (s *Server) uploadFinish(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	return x.created(x.req.Digest)
+	return s.created(x, x.req.Digest)
 }
 
 // withSession calls fn with the session of the request, which only sets headers: the answer goes out when the session
@@ -126,14 +155,14 @@ func (s *Server) withSession(x *exchange, fn func(*session) error) error {
 	u, err := s.sessions.acquire(x.req.Repo, x.req.UploadID)
 	if err != nil {
 		if u != nil {
-			x.location(ocihttp.Request{Kind: ocihttp.UploadStatus, Repo: u.repo, UploadID: u.id})
+			s.location(x, ocihttp.Request{Kind: ocihttp.UploadStatus, Repo: u.repo, UploadID: u.id})
 			err = ocihttp.Public(err)
 		}
 		return err
 	}
 	err = fn(u)
 	if errors.Is(err, errs.ErrRangeInvalid) {
-		x.session(u)
+		s.session(x, u)
 	}
 	// The request has had its effect; a file that could not be removed goes with the folder.
 	if rerr := s.sessions.release(u); rerr != nil {
@@ -229,15 +258,15 @@ func (s *Server) put(x *exchange, desc types.Descriptor, rdr io.Reader, vr *blob
 }
 
 // created answers that a blob is stored.
-func (x *exchange) created(d digest.Digest) error {
-	x.location(ocihttp.Request{Kind: ocihttp.BlobGet, Repo: x.req.Repo, Digest: d})
+func (s *Server) created(x *exchange, d digest.Digest) error {
+	s.location(x, ocihttp.Request{Kind: ocihttp.BlobGet, Repo: x.req.Repo, Digest: d})
 	x.header(ocihttp.HeaderContentDigest, string(d))
 	return x.done(http.StatusCreated)
 }
 
 // session sets the headers that say where a session is and what it has.
-func (x *exchange) session(u *session) {
-	x.location(ocihttp.Request{Kind: ocihttp.UploadStatus, Repo: u.repo, UploadID: u.id})
+func (s *Server) session(x *exchange, u *session) {
+	s.location(x, ocihttp.Request{Kind: ocihttp.UploadStatus, Repo: u.repo, UploadID: u.id})
 	x.header(ocihttp.HeaderUploadUUID, u.id)
 	x.header("Range", ocihttp.FormatUploadRange(u.received))
 }

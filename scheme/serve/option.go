@@ -1,0 +1,68 @@
+package serve
+
+import (
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// The defaults of options.
+const (
+	defaultMaxSessions = 1000
+	defaultSessionTTL  = time.Hour
+)
+
+// Option is a setting of New.
+type Option func(*config)
+
+// config is what the options set. It does not change after New.
+type config struct {
+	places   []Place // of the options; Server.places are those that were checked
+	prefix   string  // of every path, before /v2/
+	readOnly bool
+	sparse   bool
+	log      *slog.Logger
+
+	authenticator Authenticator // nil: nobody is anybody in particular
+	authorizer    Authorizer    // nil: see WithAuthenticator
+	inspectors    []Inspector
+
+	spoolDir    string
+	maxSessions int
+	sessionTTL  time.Duration
+}
+
+func newConfig(opts []Option) config {
+	c := config{log: slog.New(slog.DiscardHandler), maxSessions: defaultMaxSessions, sessionTTL: defaultSessionTTL}
+	for _, o := range opts {
+		o(&c)
+	}
+	return c
+}
+
+// WithPathPrefix says that clients write prefix before /v2/, as in "/registry", because something in front of the server
+// leaves it there. Locations and links begin with it, too. Whoever strips it must write it into those itself.
+func WithPathPrefix(prefix string) Option {
+	return func(c *config) { c.prefix = strings.TrimSuffix(prefix, "/") }
+}
+
+// WithReadOnly refuses every request that writes with 405, whatever the place would allow.
+func WithReadOnly() Option { return func(c *config) { c.readOnly = true } }
+
+// WithSparse accepts indexes some of whose manifests the repository lacks (see scheme.WithSparse). Without it they are
+// refused with MANIFEST_BLOB_UNKNOWN, so that all that is listed can be pulled. Images must be complete either way.
+func WithSparse() Option { return func(c *config) { c.sparse = true } }
+
+// WithLogger sets where failures are logged: those of the server as errors, those of requests as debug messages.
+// Default: nowhere.
+func WithLogger(l *slog.Logger) Option { return func(c *config) { c.log = l } }
+
+// WithSpoolDir sets the directory in which New makes a folder for the parts of uploads, which Shutdown removes. It
+// has to have room for all uploads that are open at once. Default: the system's directory for temporary files.
+func WithSpoolDir(dir string) Option { return func(c *config) { c.spoolDir = dir } }
+
+// WithMaxSessions bounds the uploads that are open at once; further ones are answered with 429. Default: 1000.
+func WithMaxSessions(n int) Option { return func(c *config) { c.maxSessions = n } }
+
+// WithSessionTTL sets after which time without a request an upload is given up. Default: one hour.
+func WithSessionTTL(d time.Duration) Option { return func(c *config) { c.sessionTTL = d } }

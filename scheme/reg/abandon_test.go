@@ -17,13 +17,13 @@ import (
 func TestClosingASourceThatAPutHasLeftBehind(t *testing.T) {
 	data, d := content(1 << 20)
 	for range 10 {
-		ctx, cancel := context.WithCancel(t.Context())
-		half := make(chan struct{})
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		half := make(chan struct{}, 2*testLimits.attempts)
 		src := newScript(t, func(w http.ResponseWriter, r *http.Request, _ int) {
 			w.Header().Set("Content-Length", "1048576")
 			_, _ = w.Write(data[:1<<19]) // the client may have left
 			_ = http.NewResponseController(w).Flush()
-			close(half)
+			half <- struct{}{}
 			<-r.Context().Done()
 		})
 		up := newUploads()
@@ -34,8 +34,11 @@ func TestClosingASourceThatAPutHasLeftBehind(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			<-half
-			cancel()
+			defer cancel()
+			select {
+			case <-half:
+			case <-ctx.Done():
+			}
 		}()
 		if _, err := api.BlobPut(ctx, dst.ref("a"), d, in); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)

@@ -135,8 +135,8 @@ func TestConcurrentRequestsFetchOneToken(t *testing.T) {
 	data, d := content(10)
 	g := newGuarded(t, serveBlob(data))
 	api := newTest(t)
-	g.token = func(http.ResponseWriter, *http.Request) bool {
-		waitForWaiters(t, api, g.host(), 16)
+	g.token = func(_ http.ResponseWriter, r *http.Request) bool {
+		waitForWaiters(r.Context(), t, api, g.host(), 16)
 		return false
 	}
 	var wg sync.WaitGroup
@@ -153,15 +153,19 @@ func TestConcurrentRequestsFetchOneToken(t *testing.T) {
 	}
 }
 
-// waitForWaiters returns when n requests wait for one token.
-func waitForWaiters(t *testing.T, api *Reg, host string, n int) {
+// waitForWaiters returns when n requests wait for one token. That they never do when ctx ends fails the test.
+func waitForWaiters(ctx context.Context, t *testing.T, api *Reg, host string, n int) {
 	h, err := api.host(host)
 	if err != nil {
 		t.Error(err)
 		return
 	}
-	for waiting := 0; waiting < n && t.Context().Err() == nil; {
+	for waiting := 0; waiting < n; {
 		time.Sleep(time.Millisecond)
+		if ctx.Err() != nil || t.Failed() {
+			t.Errorf("%d requests wait for the token, want %d", waiting, n)
+			return
+		}
 		h.auth.tokens.mu.Lock()
 		for _, f := range h.auth.tokens.m {
 			waiting = f.waiters
@@ -192,15 +196,15 @@ func TestHangingTokenServer(t *testing.T) {
 		_, err := api.BlobHead(ctx, g.ref("slow"), d)
 		done <- err
 	}()
-	<-asked
+	receive(t, asked)
 	if _, err := api.BlobHead(t.Context(), g.ref("fast"), d); err != nil { // another repository does not wait
 		t.Error(err)
 	}
 	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
+	if err := receive(t, done); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	<-left // nobody wants the token any more: its request is given up
+	receive(t, left) // nobody wants the token any more: its request is given up
 }
 
 // Who leaves does not take the token from those who still wait for it.
@@ -208,28 +212,31 @@ func TestTokenOutlivesTheFirstWaiter(t *testing.T) {
 	data, d := content(10)
 	asked, grant := make(chan struct{}), make(chan struct{})
 	g := newGuarded(t, serveBlob(data))
-	g.token = func(http.ResponseWriter, *http.Request) bool {
+	g.token = func(_ http.ResponseWriter, r *http.Request) bool {
 		close(asked)
-		<-grant
+		select {
+		case <-grant:
+		case <-r.Context().Done():
+		}
 		return false
 	}
 	api := newTest(t)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	first, second := make(chan error, 1), make(chan error, 1)
 	head := func(ctx context.Context, done chan error) {
 		_, err := api.BlobHead(ctx, g.ref("a"), d)
 		done <- err
 	}
 	go head(ctx, first)
-	<-asked
+	receive(t, asked)
 	go head(t.Context(), second)
-	waitForWaiters(t, api, g.host(), 2)
+	waitForWaiters(ctx, t, api, g.host(), 2)
 	cancel()
-	if err := <-first; !errors.Is(err, context.Canceled) {
+	if err := receive(t, first); !errors.Is(err, context.Canceled) {
 		t.Errorf("first: %v", err)
 	}
 	close(grant)
-	if err := <-second; err != nil {
+	if err := receive(t, second); err != nil {
 		t.Errorf("second: %v", err)
 	}
 }

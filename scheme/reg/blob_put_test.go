@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -413,7 +414,7 @@ func TestBlobPutToStorage(t *testing.T) {
 	if _, err := api.BlobPut(t.Context(), s.ref("a"), d, bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(<-got, data) {
+	if !bytes.Equal(receive(t, got), data) {
 		t.Error("other bytes")
 	}
 	storage.want("PUT /x?sig=a%2Bb&digest=" + strings.ReplaceAll(string(d.Digest), ":", "%3A"))
@@ -446,6 +447,9 @@ type hanging struct {
 
 func (h hanging) Read([]byte) (int, error) {
 	h.cancel()
-	<-h.hang
+	select {
+	case <-h.hang:
+	case <-time.After(patience):
+	}
 	return 0, io.EOF
 }

@@ -77,10 +77,9 @@ func (h *host) exchange(ctx context.Context, m message) (*http.Response, error) 
 	}
 }
 
-// fallBack reports whether the request to u that failed with err is to be sent over HTTP: a loopback host that was
-// set to nothing else and answered in HTTP.
+// fallBack reports whether the request to u that failed with err is to be sent over HTTP, and remembers it.
 func (h *host) fallBack(u *url.URL, err error) bool {
-	if h.conf.TLS != TLSAuto || !h.local() || u.Scheme != "https" || !spokeHTTP(err) || !sameHost(h.addr, u) {
+	if !h.mayFallBack(u) || !spokeHTTP(err) {
 		return false
 	}
 	h.plain.Store(true)

@@ -64,7 +64,23 @@ type script struct {
 	log []string
 }
 
-// newScript starts a registry; the handler's n counts requests from 1.
+// patience bounds what a test waits for: a bug is then a failure, and not the end of all tests ten minutes later.
+const patience = time.Minute
+
+// receive returns what comes from c. Only the goroutine of the test may call it.
+func receive[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatal("waited in vain")
+		panic("not reached")
+	}
+}
+
+// newScript starts a registry; the handler's n counts requests from 1. A handler may wait for its request's context,
+// which ends when the client leaves or patience does.
 func newScript(t *testing.T, handle func(w http.ResponseWriter, r *http.Request, n int)) *script {
 	s := &script{t: t}
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -79,8 +95,13 @@ func newScript(t *testing.T, handle func(w http.ResponseWriter, r *http.Request,
 		handle(w, r, n)
 	}))
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	s.Config.BaseContext = func(net.Listener) context.Context { return ctx }
 	s.Start()
-	t.Cleanup(s.Close)
+	t.Cleanup(func() {
+		cancel()
+		s.Close()
+	})
 	return s
 }
 

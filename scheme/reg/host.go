@@ -89,8 +89,18 @@ func (h *host) base() *url.URL {
 	return &url.URL{Scheme: "https", Host: h.addr}
 }
 
-// owns reports whether u is of this host's origin: the same scheme, name and port.
-func (h *host) owns(u *url.URL) bool { return origin(u) == origin(h.base()) }
+// owns reports whether u is of this host's origin: the same scheme, name and port. A host that may fall back to HTTP
+// keeps owning its address in HTTPS: another request may find out about HTTP while this one, whose URL was made before,
+// is on its way, and it must not pass for one to a stranger.
+func (h *host) owns(u *url.URL) bool {
+	return origin(u) == origin(h.base()) || h.mayFallBack(u)
+}
+
+// mayFallBack reports whether a request to u is to be sent over HTTP when its handshake is answered in HTTP: u is the
+// HTTPS of a loopback host that was set to nothing else.
+func (h *host) mayFallBack(u *url.URL) bool {
+	return h.conf.TLS == TLSAuto && h.local() && u.Scheme == "https" && sameHost(h.addr, u)
+}
 
 // local reports whether the host is this machine.
 func (h *host) local() bool { return isLoopback(hostname(h.addr)) }

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/ocisync/ocisync/internal/ocihttp"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
@@ -107,6 +108,53 @@ func TestPlainHTTP(t *testing.T) {
 		if _, err := api.Ping(t.Context(), other); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// One request finds out that a loopback host speaks HTTP while another is under way to its HTTPS. The other one is not
+// taken for one to a stranger, neither before it is sent nor when it falls back in turn: it shows who sends it.
+func TestPlainHTTPThatAnotherRequestFindsOut(t *testing.T) {
+	data, d := content(10)
+	handle := func(w http.ResponseWriter, r *http.Request, _ int) {
+		if _, _, ok := r.BasicAuth(); !ok {
+			answer(w, 401, "", "WWW-Authenticate", "Basic")
+			return
+		}
+		part(w, r, data)
+	}
+	user := Credential{Username: "u", Password: "p"}
+	t.Run("once its URL is made", func(t *testing.T) {
+		s := newScript(t, handle)
+		api := newTest(t, WithCredentials(func(context.Context, string) (Credential, error) { return user, nil }))
+		h, err := api.host(s.host())
+		if err != nil {
+			t.Fatal(err)
+		}
+		rq := request{op: "blob head", ref: s.ref("a"), Request: ocihttp.Request{Kind: ocihttp.BlobHead, Repo: "a", Digest: d.Digest}}
+		rq.url = rq.URL(h.base())
+		h.plain.Store(true)
+		resp, err := h.do(t.Context(), rq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		discard(resp)
+	})
+	t.Run("once it is known what it shows", func(t *testing.T) {
+		s := newScript(t, handle)
+		var h *host
+		api := newTest(t, WithCredentials(func(context.Context, string) (Credential, error) {
+			h.plain.Store(true)
+			return user, nil
+		}))
+		h, err := api.host(s.host())
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.auth.method = method{scheme: "basic"}
+		if _, err := api.BlobHead(t.Context(), s.ref("a"), d); err != nil {
+			t.Fatal(err)
+		}
+		s.want("HEAD /v2/a/blobs/" + string(d.Digest))
 	})
 }
 

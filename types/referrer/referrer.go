@@ -116,11 +116,9 @@ func Index(list []types.Descriptor) ([]byte, error) {
 
 // ParseIndex reads what Index wrote, from a registry: hostile until checked. It refuses anything but an index of
 // referrers with usable digests; a fallback tag may resolve to the subject itself (GitLab does that), which is an
-// index, too, but not one of referrers: checkSubject, if not empty, is the digest raw must not have.
+// index, too, but not one of referrers: checkSubject, if not empty, is the digest raw must not have. An index that lists
+// nothing is the exception: somebody may have pushed just that, and an empty list of its referrers is the same bytes.
 func ParseIndex(raw []byte, checkSubject digest.Digest) ([]types.Descriptor, error) {
-	if checkSubject != "" && types.ValidDigest(checkSubject) == nil && checkSubject.Algorithm().FromBytes(raw) == checkSubject {
-		return nil, fmt.Errorf("%w: the referrers of %s are answered with the manifest itself", errs.ErrManifestInvalid, checkSubject)
-	}
 	m, err := manifest.New(raw)
 	if err != nil {
 		return nil, err
@@ -131,6 +129,9 @@ func ParseIndex(raw []byte, checkSubject digest.Digest) ([]types.Descriptor, err
 	v, err := m.View()
 	if err != nil {
 		return nil, err
+	}
+	if len(v.Manifests) > 0 && checkSubject != "" && types.ValidDigest(checkSubject) == nil && checkSubject.Algorithm().FromBytes(raw) == checkSubject {
+		return nil, fmt.Errorf("%w: the referrers of %s are answered with the manifest itself", errs.ErrManifestInvalid, checkSubject)
 	}
 	return v.Manifests, nil
 }

@@ -65,8 +65,12 @@ func TestParseIndexTrustsNothing(t *testing.T) {
 	if _, err := referrer.ParseIndex(good, digest.FromBytes(good)); !errors.Is(err, errs.ErrManifestInvalid) {
 		t.Errorf("the subject itself was taken as the list of its referrers: %v", err)
 	}
-	if empty, err := referrer.Index(nil); err != nil || !strings.Contains(string(empty), `"manifests":[]`) {
+	empty, err := referrer.Index(nil)
+	if err != nil || !strings.Contains(string(empty), `"manifests":[]`) {
 		t.Errorf("%s %v", empty, err)
+	}
+	if list, err := referrer.ParseIndex(empty, digest.FromBytes(empty)); err != nil || len(list) > 0 {
+		t.Errorf("the referrers of an index that is just like the list of none: %v %v", list, err)
 	}
 }
 

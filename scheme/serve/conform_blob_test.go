@@ -1,11 +1,15 @@
 package serve_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/ocisync/ocisync/scheme/serve"
+	"github.com/ocisync/ocisync/types/errs"
 )
 
 // The names of the programme's two repositories.
@@ -203,6 +207,49 @@ func TestConformMounts(t *testing.T) {
 			w.deletesBlob(repo2, d)
 		}
 	})
+}
+
+// A mount need not say from where ("Mounting a blob from another repository").
+func TestConformAnonymousMounts(t *testing.T) {
+	each(t, func(t *testing.T, w *wire) {
+		for _, algorithm := range algorithms {
+			text := "mounted from anywhere " + algorithm.String()
+			d := algorithm.FromString(text)
+			w.want("201", "POST", "/v2/"+repo2+"/blobs/uploads/?digest="+d.String(), text)
+			w.pulls(w.want("201", "POST", "/v2/"+repo1+"/blobs/uploads/?mount="+d.String(), ""), d, text)
+			w.deletesBlob(repo1, d)
+			w.deletesBlob(repo2, d)
+		}
+	})
+}
+
+// unreadable lets everybody do everything but read one repository.
+type unreadable string
+
+func (name unreadable) Authorize(_ context.Context, c serve.Context) error {
+	if c.Repository == string(name) && c.Action == serve.ActionPull {
+		return errs.ErrDenied
+	}
+	return nil
+}
+
+// Neither kind of mount tells, or gives, anything of a repository that one may not read: the answer is as if it were not there.
+func TestConformMountsFindOnlyWhatMayBeRead(t *testing.T) {
+	each(t, func(t *testing.T, w *wire) {
+		w.push("open", "something else")
+		d := w.push("secret", "the blob")
+		target := "/v2/open/blobs/uploads/?mount=" + d.String()
+		none := "/v2/open/blobs/uploads/?mount=" + digest.FromString("nowhere").String()
+		for _, from := range []string{"", "&from=secret", "&from=absent"} {
+			a, b := w.want("202", "POST", target+from, ""), w.want("202", "POST", none+from, "")
+			for name := range b.res.Header {
+				if _, ok := a.res.Header[name]; !ok || len(a.res.Header) != len(b.res.Header) {
+					t.Errorf("%q: an answer of %v, and of %v when there is no such blob", from, a.res.Header, b.res.Header)
+				}
+			}
+		}
+		w.gone("/v2/open/blobs/" + d.String())
+	}, serve.WithAuthorizer(unreadable("secret")))
 }
 
 func TestConformACancelledUploadIsGone(t *testing.T) {

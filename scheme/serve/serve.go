@@ -28,6 +28,7 @@ type Server struct {
 	api      scheme.API
 	places   places
 	sessions *sessions
+	seen     seen
 
 	mu      sync.Mutex
 	running int           // requests that are being answered

@@ -64,7 +64,7 @@ func (s *Server) mount(x *exchange) (bool, error) {
 func (s *Server) mountAny(x *exchange, p *Place, d types.Descriptor) (mounted bool, err error) {
 	var finder scheme.BlobFinder
 	if !scheme.As(s.api, p.Root, &finder) {
-		return false, nil
+		return s.mountSeen(x, p, d)
 	}
 	var failed error
 	err = finder.BlobFind(x.r.Context(), p.Root.Base(), d.Digest, func(repo string) error {
@@ -80,6 +80,19 @@ func (s *Server) mountAny(x *exchange, p *Place, d types.Descriptor) (mounted bo
 		s.log.DebugContext(x.r.Context(), "mount: search", "id", x.id, "error", err)
 	}
 	return mounted, failed
+}
+
+// mountSeen tries the repositories of a place in which this server knows, without asking, that the blob was.
+func (s *Server) mountSeen(x *exchange, p *Place, d types.Descriptor) (bool, error) {
+	for _, name := range s.seen.names(d.Digest) {
+		if owner, _, ok := s.places.find(name); !ok || owner != p || name == x.req.Repo {
+			continue
+		}
+		if mounted, err := s.mountFrom(x, name, d); mounted || err != nil {
+			return mounted, err
+		}
+	}
+	return false, nil
 }
 
 // mountFrom takes the blob over from repository name, if the subject may read that.
@@ -259,6 +272,10 @@ func (s *Server) put(x *exchange, desc types.Descriptor, rdr io.Reader, vr *blob
 
 // created answers that a blob is stored.
 func (s *Server) created(x *exchange, d digest.Digest) error {
+	var finder scheme.BlobFinder
+	if !scheme.As(s.api, x.place.Root, &finder) {
+		s.seen.add(d, x.req.Repo)
+	}
 	s.location(x, ocihttp.Request{Kind: ocihttp.BlobGet, Repo: x.req.Repo, Digest: d})
 	x.header(ocihttp.HeaderContentDigest, string(d))
 	return x.done(http.StatusCreated)

@@ -30,10 +30,15 @@ type config struct {
 	spoolDir    string
 	maxSessions int
 	sessionTTL  time.Duration
+
+	readIdle, writeIdle time.Duration
 }
 
 func newConfig(opts []Option) config {
-	c := config{log: slog.New(slog.DiscardHandler), maxSessions: defaultMaxSessions, sessionTTL: defaultSessionTTL}
+	c := config{
+		log: slog.New(slog.DiscardHandler), maxSessions: defaultMaxSessions, sessionTTL: defaultSessionTTL,
+		readIdle: defaultReadIdle, writeIdle: defaultWriteIdle,
+	}
 	for _, o := range opts {
 		o(&c)
 	}

@@ -61,6 +61,8 @@ type exchange struct {
 	ref   ref.Ref // the repository
 	body  *body
 
+	writing deadline // see keepWriting
+
 	begun   bool  // the status line is out: an error can only cut the connection
 	status  int   // of the answer, once it has begun
 	sent    int64 // bytes of its body
@@ -88,7 +90,9 @@ func (b *body) Read(p []byte) (int, error) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{w: w, r: r, body: &body{r: r.Body}, id: rand.Text(), began: time.Now()}
 	x.ctx = Context{Method: r.Method, Remote: peer(r)}
+	s.deadlines(x)
 	defer s.inspect(x)
+	defer x.keepWriting() // for what net/http still has in its buffers
 	x.header(ocihttp.HeaderAPIVersion, ocihttp.APIVersion)
 	if !s.enter() {
 		s.fail(x, errs.ErrUnavailable)
@@ -188,14 +192,23 @@ func (x *exchange) start(status int, length int64) {
 // begin sends the status and the headers.
 func (x *exchange) begin(status int) {
 	x.begun, x.status = true, status
+	x.keepWriting()
 	x.w.WriteHeader(status)
 }
 
 // Write sends a part of the answer's body.
-func (x *exchange) Write(p []byte) (int, error) {
-	n, err := x.w.Write(p)
-	x.sent += int64(n)
-	return n, err
+func (x *exchange) Write(p []byte) (n int, err error) {
+	defer x.wrote()
+	for {
+		part := p[n:min(n+maxWrite, len(p))]
+		x.keepWriting()
+		m, err := x.w.Write(part)
+		n += m
+		x.sent += int64(m)
+		if err != nil || n == len(p) {
+			return n, err
+		}
+	}
 }
 
 // done answers without a body.

@@ -1,0 +1,90 @@
+package serve
+
+import (
+	"net/http"
+	"time"
+)
+
+// The defaults of the time that a client may do nothing. Neither bounds how long a whole transfer takes: a fixed limit
+// would cut slow pulls of large blobs, which is why http.Server's ReadTimeout and WriteTimeout are of no use here.
+const (
+	defaultReadIdle  = time.Minute
+	defaultWriteIdle = time.Minute
+)
+
+// maxWrite is how much is written under one deadline, in bytes: with the default of a minute a client may be as slow as
+// 5 KiB a second. For files it is maxSendfile, 18 KiB a second.
+const (
+	maxWrite    = 256 << 10
+	maxSendfile = 1 << 20
+)
+
+// WithReadIdle sets how long a client may send nothing of a request's body that the server waits for; the upload then
+// fails with 408, and its session keeps what came. How long the whole takes does not matter. The limit is exceeded by a
+// quarter of itself at most. 0 is no limit. Default: one minute.
+//
+// Over HTTP/2 the time counts that the place takes to store what came, too.
+func WithReadIdle(d time.Duration) Option { return func(c *config) { c.readIdle = d } }
+
+// WithWriteIdle sets how long a client may take none of an answer that the server has ready for it; the connection (the
+// stream, over HTTP/2) is then cut. It is exceeded by a quarter of itself at most. 0 is no limit. Default: one minute.
+func WithWriteIdle(d time.Duration) Option { return func(c *config) { c.writeIdle = d } }
+
+// deadline is the one for reading from, or for writing to, the client of one request. net/http takes it away again
+// before the next request of the connection.
+type deadline struct {
+	set  func(time.Time) error // nil when there is none
+	idle time.Duration
+	at   time.Time // when it was moved last; zero while it is off
+}
+
+// newDeadline returns a deadline that is not set yet. A ResponseWriter that has none (a recorder of tests) has none.
+func newDeadline(set func(time.Time) error, idle time.Duration) deadline {
+	if idle <= 0 {
+		set = nil
+	}
+	return deadline{set: set, idle: idle}
+}
+
+// move gives the client idle from now on. It costs next to nothing when it was moved less than a quarter of that ago:
+// what is missing then was added before.
+func (d *deadline) move() {
+	if d.set == nil {
+		return
+	}
+	now := time.Now()
+	if !d.at.IsZero() && now.Sub(d.at) < d.idle/4 {
+		return
+	}
+	d.at = now
+	if d.set(now.Add(d.idle+d.idle/4)) != nil { // there is none, or the connection is gone: who uses it will see
+		d.set = nil
+	}
+}
+
+// off takes the deadline away.
+func (d *deadline) off() {
+	if d.set != nil && !d.at.IsZero() {
+		d.at = time.Time{}
+		_ = d.set(time.Time{}) // as in move
+	}
+}
+
+// keepWriting lets the client take its time for what is written next: call it before each part of an answer that does
+// not go through Write. No part may be so large that a slow client is done with it only after the limit: of a file
+// maxSendfile bytes at most.
+func (x *exchange) keepWriting() { x.writing.move() }
+
+// wrote is the end of keepWriting over HTTP/2, where the deadline is the stream's, and would also count the time that
+// the place takes to come up with the next part.
+func (x *exchange) wrote() {
+	if x.r.ProtoMajor >= 2 {
+		x.writing.off()
+	}
+}
+
+// deadlines prepares those of a request.
+func (s *Server) deadlines(x *exchange) {
+	rc := http.NewResponseController(x.w)
+	x.writing = newDeadline(rc.SetWriteDeadline, s.writeIdle)
+}

@@ -114,15 +114,16 @@ func (c ContentRange) String() string {
 }
 
 // FormatChunkRange prints the Content-Range of a chunk, which has a form of its own: no unit and no total. length
-// must be positive: the form cannot say that a chunk is empty.
+// should be positive: the specification's form cannot say that a chunk is empty.
 func FormatChunkRange(offset, length int64) string { return span(offset, offset+length-1) }
 
-// ParseChunkRange reads the Content-Range of a chunk. Its error is errs.ErrUploadInvalid.
+// ParseChunkRange reads the Content-Range of a chunk. The range that ends one before it begins is an empty chunk, as
+// cue-labs' ociclient says it when it closes an upload ("1000000-999999"). Its error is errs.ErrUploadInvalid.
 func ParseChunkRange(header string) (offset, length int64, err error) {
 	first, last, dash := strings.Cut(header, "-")
 	offset, good := number(first, dash)
 	end, good := number(last, good)
-	if !good || end < offset || end == math.MaxInt64 {
+	if !good || end < offset-1 || end == math.MaxInt64 {
 		return 0, 0, fmt.Errorf("%w: Content-Range %.64q is not FIRST-LAST", errs.ErrUploadInvalid, header)
 	}
 	return offset, end - offset + 1, nil

@@ -68,7 +68,7 @@ func overReg(t *testing.T, opts ...serve.Option) *wire {
 		}
 	})
 	w := serving(t, client, ref.Ref{Scheme: ref.SchemeReg, Root: back.addr}, opts...)
-	w.secrets = append(w.secrets, back.secrets...)
+	w.secrets, w.proxied = append(w.secrets, back.secrets...), true
 	return w
 }
 
@@ -96,6 +96,7 @@ type wire struct {
 	addr    string
 	root    string
 	secrets []string // what no answer may contain
+	proxied bool     // the place is a registry
 }
 
 // on is w for a test below that of w.

@@ -27,6 +27,23 @@ die() {
 	exit 1
 }
 
+# go_test ARGS... is go test with a limit for each package, so that a hang is seen early; later -timeout flags win. Of the
+# goroutines that it then prints, those in our code are shown, and no more than 200 lines: a reader of the end of a log
+# sees the test that hung, and not how net/http waits.
+go_test() {
+	go test -timeout 5m "$@" 2>&1 | awk '
+		function flush() { # one goroutine
+			if (text != "" && (first || text ~ /ocisync/) && shown < 200) { printf "%s", text; shown += lines } else if (text != "") hidden++
+			text = ""; lines = 0; first = 0
+		}
+		/^(panic|fatal error|SIGQUIT|SIGABRT):/ && !dump { dump = first = 1; shown = hidden = 0 }
+		!dump { print; next }
+		/^(FAIL|ok |ok\t|exit status|---)/ { flush(); if (hidden) print "(" hidden " goroutines are left out)"; dump = 0; print; next }
+		{ text = text $0 "\n"; lines++ }
+		/^$/ { flush() }
+		END { if (dump) flush() }'
+}
+
 # install_packages PACKAGE... installs those Debian packages that are missing.
 # It asks nothing of the network when none is.
 install_packages() {

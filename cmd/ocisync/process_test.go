@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,8 +28,11 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
+// patience is how long a command may take that takes a second.
+const patience = 2 * time.Minute
+
 // command runs this test binary as ocisync, in a process of its own: TestMain sees the name and runs the command
-// rather than the tests. Should it ever not, the child must not start children again.
+// rather than the tests. Should it ever not, the child must not start children again. A command that hangs is ended.
 func command(t *testing.T, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
 	const child = "OCISYNC_TEST_CHILD"
@@ -40,7 +44,18 @@ func command(t *testing.T, args ...string) (*exec.Cmd, *bytes.Buffer) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	cmd := &exec.Cmd{Path: exe, Args: append([]string{"ocisync"}, args...), Stdout: &out, Stderr: &out, Env: append(os.Environ(), "DOCKER_CONFIG="+t.TempDir(), child+"=1")}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, exe)
+	cmd.Args, cmd.Stdout, cmd.Stderr = append([]string{"ocisync"}, args...), &out, &out
+	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+t.TempDir(), child+"=1")
+	cmd.WaitDelay = 10 * time.Second
+	cmd.Cancel = func() error {
+		if err := cmd.Process.Signal(syscall.SIGABRT); err == nil { // it prints where it hangs, and dies
+			return nil
+		}
+		return cmd.Process.Kill()
+	}
 	return cmd, &out
 }
 

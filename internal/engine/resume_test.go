@@ -108,8 +108,12 @@ func (w *hanging) Write(p []byte) (int, error) {
 		if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
 			return n, err
 		}
-		<-w.rq.Context().Done()
-		return n, w.rq.Context().Err()
+		select {
+		case <-w.rq.Context().Done():
+			return n, w.rq.Context().Err()
+		case <-time.After(2 * time.Minute): // longer than the test waits for what it then kills
+			return n, errors.New("nobody broke the answer off")
+		}
 	}
 	return n, err
 }
@@ -135,7 +139,7 @@ func TestCopyThatIsKilledGoesOn(t *testing.T) {
 	host := strings.TrimPrefix(ts.URL, "http://")
 
 	dir := filepath.Join(t.TempDir(), "layout")
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env, cmd.Stderr = append(os.Environ(), copyEnv+"="+host+" "+dir), os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

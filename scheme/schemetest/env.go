@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -32,7 +33,19 @@ type env struct {
 
 func newEnv(t *testing.T, h *Harness, rule string) *env {
 	api, r := h.New(t)
-	return &env{t: t, h: h, rule: rule, ctx: t.Context(), api: api, r: r, other: h.sibling(r)}
+	return &env{t: t, h: h, rule: rule, ctx: bounded(t), api: api, r: r, other: h.sibling(r)}
+}
+
+// bounded is the context of the test, which ends some time before the test program is ended: a place that hangs fails a
+// case, which then says what it was about.
+func bounded(t *testing.T) context.Context {
+	end, ok := t.Deadline()
+	if !ok {
+		return t.Context()
+	}
+	ctx, cancel := context.WithDeadline(t.Context(), end.Add(-time.Until(end)/8))
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // errorf reports what happened, and the rule that it breaks.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
@@ -67,6 +68,21 @@ type answer struct {
 
 type header map[string]string
 
+// patience bounds what a test waits for: a bug is then a failure, and not the end of all tests minutes later.
+const patience = time.Minute
+
+// receive returns what comes from ch. Only the goroutine of the test may call it.
+func receive[T any](t *testing.T, ch <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.After(patience):
+		t.Fatal("waited in vain")
+		panic("not reached")
+	}
+}
+
 // do sends one request. body is a string, an io.Reader (sent without a length), or nil.
 func (c *client) do(method, target string, body any, h header) answer {
 	c.t.Helper()
@@ -77,7 +93,9 @@ func (c *client) do(method, target string, body any, h header) answer {
 	case io.Reader:
 		rdr = struct{ io.Reader }{b}
 	}
-	r, err := http.NewRequestWithContext(c.t.Context(), method, c.srv.URL+target, rdr)
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, c.srv.URL+target, rdr)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -276,13 +294,17 @@ func TestShutdownWaitsForRequestsAndRefusesNewOnes(t *testing.T) {
 	in, out := make(chan struct{}), make(chan struct{})
 	b := broken{API: scheme.Unimplemented{}, head: func() (types.Descriptor, error) {
 		close(in)
-		<-out
+		select {
+		case <-out:
+		case <-time.After(patience):
+			t.Error("Shutdown waits for the request, and so does not return")
+		}
 		return types.Descriptor{Digest: digest.Digest(sum("x")), Size: 1}, nil
 	}}
 	c := start(t, b)
-	res := make(chan answer)
+	res := make(chan answer, 1)
 	go func() { res <- c.do("HEAD", "/v2/a/blobs/"+sum("x"), nil, nil) }()
-	<-in
+	receive(t, in)
 	short, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := c.s.Shutdown(short); !errors.Is(err, context.Canceled) {
@@ -290,7 +312,7 @@ func TestShutdownWaitsForRequestsAndRefusesNewOnes(t *testing.T) {
 	}
 	c.want(503, "UNAVAILABLE", "GET", "/v2/", nil, nil)
 	close(out)
-	if a := <-res; a.StatusCode != 200 {
+	if a := receive(t, res); a.StatusCode != 200 {
 		t.Error("the running request was broken off:", a.StatusCode)
 	}
 	if err := c.s.Shutdown(t.Context()); err != nil {

@@ -240,6 +240,9 @@ func (c *client) raw(request string) net.Conn {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		c.t.Fatal(err)
+	}
 	if _, err := io.WriteString(conn, request); err != nil {
 		c.t.Fatal(err)
 	}
@@ -322,8 +325,10 @@ func TestAfterTheClientDied(t *testing.T) {
 			conn := c.raw("PATCH " + loc + " HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n234")
 			c.received(5)
 			conn.Close()
-			for c.do("PATCH", loc, "x", chunk(99, 99)).Header.Get("Range") == "" { // until it is noticed
-				time.Sleep(time.Millisecond)
+			for end := time.Now().Add(patience); c.do("PATCH", loc, "x", chunk(99, 99)).Header.Get("Range") == ""; { // until it is noticed
+				if time.Sleep(time.Millisecond); time.Now().After(end) {
+					t.Fatal("nobody notices that the client has died")
+				}
 			}
 			rest := "234567"
 			if ask {

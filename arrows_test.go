@@ -34,7 +34,8 @@ var arrows = []arrow{
 	{"scheme/schemetest", []string{"scheme", "scheme/mem", "types/..."}, []string{digestLib, imageSpec, xSync, goCmp, rapid}},
 	{"scheme/ocidir/...", []string{"scheme", "types/...", "scheme/ocidir/..."}, []string{digestLib, imageSpec, xSync, xSys}},
 	{"scheme/reg/...", []string{"scheme", "types/...", "internal/ocihttp", "scheme/reg/..."}, []string{digestLib, imageSpec, xSync, xTime, oras}},
-	{"scheme/serve/...", []string{"scheme", "types/...", "internal/ocihttp", "scheme/serve/..."}, []string{digestLib, imageSpec, xSync, xTime}},
+	{"scheme/serve", []string{"scheme", "types/...", "internal/ocihttp"}, []string{digestLib, imageSpec, xSync, xTime}},
+	{"scheme/serve/access", []string{"scheme/serve", "types/...", "internal/ocihttp"}, []string{crypto}},
 
 	{"internal/ocihttp", []string{"types/..."}, []string{digestLib, imageSpec}},
 	{"internal/engine/...", []string{"scheme", "types/...", "internal/engine/..."}, []string{digestLib, imageSpec, xSync, xTime}},
@@ -73,7 +74,7 @@ const (
 // linked is what may be in a program that uses the library: what it imports directly, and what that brings along.
 // schemetest is for tests, and is not part of this.
 var linked = []string{
-	digestLib, imageSpec, regclient, oras, xSync, xSys, xTime, yaml, semver,
+	digestLib, imageSpec, regclient, oras, xSync, xSys, xTime, yaml, semver, crypto,
 }
 
 // impure is what the vocabulary must not import itself: it is data.

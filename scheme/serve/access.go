@@ -40,6 +40,8 @@ const (
 // Context says who asks for what.
 type Context struct {
 	Subject    string     // who, in the Authenticator's words; "" is nobody in particular
+	Groups     []string   // that the subject is in; not to be changed
+	Claims     any        // what else the Authenticator says, for an Authorizer that knows it: what a token allows
 	Action     Action     // "" for ping, and for what is no request of the specification
 	Endpoint   Endpoint   // "" for what is no request of the specification
 	Repository string     // as the client names it; "" for ping and catalog
@@ -65,13 +67,24 @@ func (c Context) Scope() string {
 // Challenge is one way to authenticate that a 401 offers: Challenge{Scheme: "basic", Params: …}.
 type Challenge = ocihttp.Challenge
 
+// Identity is who sent a request, as far as its credentials prove that. The zero Identity is nobody in particular.
+type Identity struct {
+	// Subject is a name that stays the same as long as it means the same, as uploads belong to it: that of a user, and
+	// not that of one of its tokens.
+	Subject string
+	// Groups are what the subject is in, for the Authorizer. Nobody changes the slice afterwards.
+	Groups []string
+	// Claims is whatever else the Authorizer wants to know from this Authenticator, such as what a token allows.
+	Claims any
+}
+
 // Authenticator finds out who sent a request. It is used by many requests at once.
 type Authenticator interface {
-	// Authenticate returns the subject that r's credentials prove, and "" when it has none (an empty user name without
-	// a password is none, too: some clients send that). A subject is a name that stays the same as long as it means
-	// the same, as uploads belong to it. Errors: errs.ErrUnauthorized for credentials that are wrong, which is answered
-	// with 401 and a challenge; every other error is the server's own failure.
-	Authenticate(r *http.Request) (subject string, err error)
+	// Authenticate returns who r's credentials prove it is from, and nobody in particular when it has none (an empty
+	// user name without a password is none, too: some clients send that). Errors: errs.ErrUnauthorized for credentials
+	// that are wrong, which is answered with 401 and a challenge; errs.ErrRateLimited and errs.ErrUnavailable, which
+	// the client is told; every other error is the server's own failure, of which the client learns nothing.
+	Authenticate(r *http.Request) (Identity, error)
 
 	// Challenge returns what a 401 says to a request for c: how to authenticate.
 	Challenge(c Context) []Challenge
@@ -81,9 +94,10 @@ type Authenticator interface {
 // manifest under several tags asks for each of them, a mount also for the pull from its source, a list for the pull of
 // each repository in it.
 type Authorizer interface {
-	// Authorize returns nil if c.Subject may do c.Action to c.Repository, and errs.ErrDenied if not, which is answered
-	// with 403, or with 401 and a challenge when nobody in particular asks. Every other error is the server's own
-	// failure. It is not asked about pings.
+	// Authorize returns nil if c.Subject may do c.Action to c.Repository. Errors: errs.ErrDenied if it may not, which is
+	// answered with 403, or with 401 and a challenge when nobody in particular asks; errs.ErrUnauthorized if it might
+	// with other credentials, as with a token for another scope, which is answered with 401 and a challenge. Every other
+	// error is the server's own failure. It is not asked about pings.
 	Authorize(ctx context.Context, c Context) error
 }
 
@@ -97,14 +111,14 @@ func WithAuthorizer(a Authorizer) Option { return func(c *config) { c.authorizer
 // admit authenticates and authorizes a request, before anything of it has an effect or is looked up.
 func (s *Server) admit(x *exchange) error {
 	if s.authenticator != nil {
-		subject, err := s.authenticator.Authenticate(x.r)
+		who, err := s.authenticator.Authenticate(x.r)
 		if err != nil {
 			if errors.Is(err, errs.ErrUnauthorized) {
 				x.challenge(s.authenticator)
 			}
 			return err
 		}
-		x.ctx.Subject = subject
+		x.ctx.Subject, x.ctx.Groups, x.ctx.Claims = who.Subject, who.Groups, who.Claims
 	}
 	if x.req.Kind == ocihttp.Ping {
 		return s.admitPing(x)
@@ -145,11 +159,15 @@ func (s *Server) may(x *exchange, c Context) error {
 
 // refuse makes of a denial to nobody in particular the question who asks.
 func (s *Server) refuse(x *exchange, err error) error {
-	if s.authenticator == nil || x.ctx.Subject != "" || !errors.Is(err, errs.ErrDenied) {
-		return err
+	switch {
+	case s.authenticator == nil:
+	case errors.Is(err, errs.ErrUnauthorized):
+		x.challenge(s.authenticator)
+	case errors.Is(err, errs.ErrDenied) && x.ctx.Subject == "":
+		x.challenge(s.authenticator)
+		return fmt.Errorf("%w: %w", errs.ErrUnauthorized, err)
 	}
-	x.challenge(s.authenticator)
-	return fmt.Errorf("%w: %w", errs.ErrUnauthorized, err)
+	return err
 }
 
 // mayPull reports whether the subject may read another repository than the one it asked for. That it may not is no

@@ -8,14 +8,18 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/ocisync/ocisync/internal/ocihttp"
 	"github.com/ocisync/ocisync/types/errs"
 )
 
 // maxDrain is how much of a refused body is read, in bytes: a connection that is closed with unread data is reset,
-// and the reset may overtake the answer.
-const maxDrain = 4 << 20
+// and the reset may overtake the answer. drainTime is how long that may take: who is slower may miss the answer.
+const (
+	maxDrain  = 4 << 20
+	drainTime = 10 * time.Second
+)
 
 // statusError is a failure with a status of its own.
 type statusError struct {
@@ -67,6 +71,9 @@ func (s *Server) fail(x *exchange, err error) {
 
 // refine says what an error of a place means for this request.
 func (s *Server) refine(x *exchange, err error) error {
+	if stalled := x.stalled(err); stalled != nil {
+		return stalled
+	}
 	known, _ := ocihttp.WriteError(err)
 	reads := x.req != nil && !routes[x.req.Kind].writes()
 	switch {
@@ -82,12 +89,20 @@ func (s *Server) refine(x *exchange, err error) error {
 	return err
 }
 
-// drain reads a bounded part of a body that was refused. A client that waits for "100 Continue" has sent none.
+// drain reads a bounded part of a body that was refused, for a bounded time. A client that waits for "100 Continue" has
+// sent none: it learns the answer instead, and net/http closes the connection.
 func (x *exchange) drain() {
-	if x.r.Header.Get("Expect") != "" || x.body.err != nil || x.r.ContentLength == 0 {
+	if x.body.ended || x.r.ContentLength == 0 {
+		if x.body.err != nil {
+			x.header("Connection", "close")
+		}
 		return
 	}
-	if _, err := io.CopyN(io.Discard, x.body, maxDrain); err != nil && !errors.Is(err, io.EOF) {
+	x.body.reading.last(drainTime) // also for what net/http reads, after the answer
+	if x.r.Header.Get("Expect") != "" && !x.body.asked {
+		return
+	}
+	if _, err := io.CopyN(io.Discard, x.body, maxDrain); err != io.EOF {
 		x.header("Connection", "close")
 	}
 }

@@ -72,14 +72,22 @@ type exchange struct {
 
 // body is the request's body. It remembers its failure: that is the client's, whatever a place makes of it.
 type body struct {
-	r   io.Reader
-	n   int64 // bytes that were read
-	err error
+	r       io.Reader
+	n       int64 // bytes that were read
+	asked   bool  // somebody has read, or tried: a client that waited for "100 Continue" sends now
+	ended   bool  // there is nothing more to read
+	err     error
+	reading deadline
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	b.asked = true
+	if !b.ended { // else net/http waits for the next request, and the deadline would end that
+		b.reading.move()
+	}
 	n, err := b.r.Read(p)
 	b.n += int64(n)
+	b.ended = b.ended || err != nil
 	if err != nil && err != io.EOF {
 		b.err = err
 	}
@@ -192,8 +200,12 @@ func (x *exchange) start(status int, length int64) {
 // begin sends the status and the headers.
 func (x *exchange) begin(status int) {
 	x.begun, x.status = true, status
+	if !x.body.ended { // nobody reads the rest but net/http, before it sends this
+		x.body.reading.last(drainTime)
+	}
 	x.keepWriting()
 	x.w.WriteHeader(status)
+	x.wrote()
 }
 
 // Write sends a part of the answer's body.

@@ -1,11 +1,14 @@
 package serve
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -154,3 +157,178 @@ func TestSlowReaderIsServed(t *testing.T) {
 		}
 	})
 }
+
+// status is that of the last answer in raw, which has several when the server said "100 Continue".
+func status(t *testing.T, raw string) (status int, body string) {
+	t.Helper()
+	rd := bufio.NewReader(strings.NewReader(raw))
+	for {
+		res, err := http.ReadResponse(rd, nil)
+		if err != nil {
+			t.Fatalf("no answer in %q: %v", raw, err)
+		}
+		if res.StatusCode == http.StatusContinue {
+			continue
+		}
+		b, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.StatusCode, string(b)
+	}
+}
+
+func TestBodyThatStalls(t *testing.T) {
+	const head = " HTTP/1.1\r\nHost: x\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n"
+	for _, tc := range []struct{ name, request, code string }{
+		{"chunk with a length", "PATCH SESSION" + head + "Content-Length: 100\r\n\r\nhello", "BLOB_UPLOAD_INVALID"},
+		{"chunk without a length", "PATCH SESSION" + head + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "BLOB_UPLOAD_INVALID"},
+		{"chunk with a range", "PATCH SESSION" + head + "Content-Range: 0-99\r\nContent-Length: 100\r\n\r\nhello", "BLOB_UPLOAD_INVALID"},
+		{"chunk that was asked for", "PATCH SESSION" + head + "Expect: 100-continue\r\nContent-Length: 100\r\n\r\nhello", "BLOB_UPLOAD_INVALID"},
+		{"blob", "PUT SESSION?digest=" + string(digest.FromString("x")) + head + "Content-Length: 100\r\n\r\nhello", "BLOB_UPLOAD_INVALID"},
+		{"blob with the first request", "POST /v2/a/blobs/uploads/?digest=" + string(digest.FromString("x")) + head + "Content-Length: 100\r\n\r\nhello", "BLOB_UPLOAD_INVALID"},
+		{"manifest", "PUT /v2/a/manifests/v1" + head + "Content-Length: 100\r\n\r\n{", "MANIFEST_INVALID"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, s *Server, p *pipes, seen *events) {
+				session := openSession(t, s)
+				c := p.dial()
+				defer c.Close()
+				send(c, strings.Replace(tc.request, "SESSION", session, 1))
+				code, body := status(t, ends(t, c))
+				if code != http.StatusRequestTimeout || !strings.Contains(body, tc.code) {
+					t.Errorf("%d %s, want 408 and %s", code, body, tc.code)
+				}
+				if !strings.HasPrefix(tc.request, "PATCH") {
+					return
+				}
+				w := httptest.NewRecorder()
+				s.ServeHTTP(w, httptest.NewRequest("GET", session, nil))
+				if got := w.Header().Get("Range"); got != "0-4" {
+					t.Errorf("the session does not have the 5 bytes that came: Range %q, %s", got, w.Body)
+				}
+			})
+		})
+	}
+}
+
+// openSession opens an upload in repository a and returns where it is.
+func openSession(t *testing.T, s *Server) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, httptest.NewRequest("POST", "/v2/a/blobs/uploads/", nil))
+	if w.Code != http.StatusAccepted {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	return w.Header().Get("Location")
+}
+
+// TestSlowUpload holds that a client may be slow as long as it sends something, also when the place has not read yet,
+// and that its connection is good for the next request, however long after.
+func TestSlowUpload(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, s *Server, p *pipes, seen *events) {
+		c := p.dial()
+		defer c.Close()
+		rd := bufio.NewReader(c)
+		for range 2 {
+			session := openSession(t, s)
+			if _, err := io.WriteString(c, "PATCH "+session+" HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 20 {
+				time.Sleep(defaultReadIdle - time.Second)
+				if _, err := io.WriteString(c, "x"); err != nil {
+					t.Fatalf("byte %d: %v", i, err)
+				}
+			}
+			res, err := http.ReadResponse(rd, nil)
+			if err != nil || res.StatusCode != http.StatusAccepted {
+				t.Fatal(res, err)
+			}
+			time.Sleep(time.Hour) // this server has no limit for idle connections
+		}
+	})
+}
+
+// TestBodyThatNobodyWants holds that a body which is refused, or which the request has no use for, occupies the server
+// for a bounded time, with and without a limit for reading.
+func TestBodyThatNobodyWants(t *testing.T) {
+	for name, request := range map[string]string{
+		"refused":                 "PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n{",
+		"refused, chunked":        "PATCH /v2/a/blobs/uploads/none HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"refused, waits":          "PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n",
+		"refused, waits, small":   "PATCH /v2/a/blobs/uploads/none HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+		"not read by the handler": "GET /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+		"unknown request":         "BREW /pot HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, s *Server, p *pipes, seen *events) {
+				c := p.dial()
+				defer c.Close()
+				send(c, request)
+				code, _ := status(t, ends(t, c))
+				if code >= 500 {
+					t.Errorf("status %d", code)
+				}
+			})
+		})
+	}
+}
+
+// TestEndlessRefusedBody holds that not even a client that goes on sending keeps the server.
+func TestEndlessRefusedBody(t *testing.T) {
+	inBubble(t, []Option{WithReadIdle(0)}, func(t *testing.T, s *Server, p *pipes, seen *events) {
+		c := p.dial()
+		defer c.Close()
+		done := make(chan string)
+		go func() { done <- ends(t, c) }()
+		send(c, "PATCH /v2/a/blobs/uploads/none HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+		time.Sleep(time.Second)
+		for i := range 3600 {
+			if _, err := io.WriteString(c, "1\r\nx\r\n"); err != nil {
+				break
+			}
+			if i == 3599 {
+				t.Error("after an hour the server still reads a body that it refuses")
+			}
+			time.Sleep(time.Second)
+		}
+		if code, _ := status(t, <-done); code != http.StatusNotFound {
+			t.Errorf("status %d", code)
+		}
+	})
+}
+
+// TestRefusedBeforeTheBody holds that a client that waits for "100 Continue" is not told to go on when its request is
+// refused.
+func TestRefusedBeforeTheBody(t *testing.T) {
+	inBubble(t, []Option{WithAuthenticator(nobody{})}, func(t *testing.T, s *Server, p *pipes, seen *events) {
+		c := p.dial()
+		defer c.Close()
+		send(c, "PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n")
+		if raw := ends(t, c); !strings.HasPrefix(raw, "HTTP/1.1 401") {
+			t.Errorf("the server answers %q", raw)
+		}
+	})
+	inBubble(t, nil, func(t *testing.T, s *Server, p *pipes, seen *events) {
+		session := openSession(t, s)
+		for want, request := range map[string]string{
+			"HTTP/1.1 416": "PATCH " + session + " HTTP/1.1\r\nHost: x\r\nContent-Range: 5-9\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+			"HTTP/1.1 413": "PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: " + strconv.Itoa(types.MaxManifestSize+1) + "\r\n\r\n",
+			"HTTP/1.1 404": "PATCH /v2/a/blobs/uploads/none HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+		} {
+			c := p.dial()
+			defer c.Close()
+			send(c, request)
+			if raw := ends(t, c); !strings.HasPrefix(raw, want) {
+				t.Errorf("the server answers %q, want %s", raw, want)
+			}
+		}
+	})
+}
+
+// nobody is an Authenticator to whom nobody is anybody.
+type nobody struct{}
+
+func (nobody) Authenticate(*http.Request) (string, error) { return "", nil }
+func (nobody) Challenge(Context) []Challenge              { return []Challenge{{Scheme: "basic"}} }

@@ -1,8 +1,14 @@
 package serve
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
+	"os"
 	"time"
+
+	"github.com/ocisync/ocisync/internal/ocihttp"
+	"github.com/ocisync/ocisync/types/errs"
 )
 
 // The defaults of the time that a client may do nothing. Neither bounds how long a whole transfer takes: a fixed limit
@@ -32,24 +38,18 @@ func WithWriteIdle(d time.Duration) Option { return func(c *config) { c.writeIdl
 
 // deadline is the one for reading from, or for writing to, the client of one request. net/http takes it away again
 // before the next request of the connection.
+//
+// A ResponseWriter that knows no deadlines (a recorder of tests) has none: set fails, and is not called again.
 type deadline struct {
 	set  func(time.Time) error // nil when there is none
-	idle time.Duration
-	at   time.Time // when it was moved last; zero while it is off
-}
-
-// newDeadline returns a deadline that is not set yet. A ResponseWriter that has none (a recorder of tests) has none.
-func newDeadline(set func(time.Time) error, idle time.Duration) deadline {
-	if idle <= 0 {
-		set = nil
-	}
-	return deadline{set: set, idle: idle}
+	idle time.Duration         // 0 is for ever
+	at   time.Time             // when it was moved last; zero while it is off
 }
 
 // move gives the client idle from now on. It costs next to nothing when it was moved less than a quarter of that ago:
 // what is missing then was added before.
 func (d *deadline) move() {
-	if d.set == nil {
+	if d.set == nil || d.idle <= 0 {
 		return
 	}
 	now := time.Now()
@@ -57,7 +57,20 @@ func (d *deadline) move() {
 		return
 	}
 	d.at = now
-	if d.set(now.Add(d.idle+d.idle/4)) != nil { // there is none, or the connection is gone: who uses it will see
+	d.put(now.Add(d.idle + d.idle/4))
+}
+
+// last gives the client what is left of limit, and moves no more.
+func (d *deadline) last(limit time.Duration) {
+	if d.set != nil {
+		d.put(time.Now().Add(limit))
+	}
+	d.set = nil
+}
+
+// put sets the deadline. It can fail when there is none, or the connection is gone: who uses that will see.
+func (d *deadline) put(t time.Time) {
+	if d.set(t) != nil {
 		d.set = nil
 	}
 }
@@ -66,7 +79,7 @@ func (d *deadline) move() {
 func (d *deadline) off() {
 	if d.set != nil && !d.at.IsZero() {
 		d.at = time.Time{}
-		_ = d.set(time.Time{}) // as in move
+		d.put(time.Time{})
 	}
 }
 
@@ -86,5 +99,25 @@ func (x *exchange) wrote() {
 // deadlines prepares those of a request.
 func (s *Server) deadlines(x *exchange) {
 	rc := http.NewResponseController(x.w)
-	x.writing = newDeadline(rc.SetWriteDeadline, s.writeIdle)
+	x.writing = deadline{set: rc.SetWriteDeadline, idle: s.writeIdle}
+	if x.r.Body == nil || x.r.Body == http.NoBody {
+		return // net/http reads ahead by itself, to notice the end of the connection; a deadline would look like one
+	}
+	x.body.reading = deadline{set: rc.SetReadDeadline, idle: s.readIdle}
+	if x.r.ProtoMajor == 1 {
+		x.body.reading.move() // also for a body that nobody asks for: net/http reads the rest of it, without a limit
+	}
+}
+
+// stalled says what it means that the client sent nothing for too long: 408, so that clients try again.
+func (x *exchange) stalled(err error) error {
+	if !errors.Is(x.body.err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	kind := errs.ErrUploadInvalid
+	if x.ctx.Endpoint == EndpointManifest {
+		kind = errs.ErrManifestInvalid
+	}
+	said := ocihttp.Public(fmt.Errorf("%w: nothing came for %v", kind, x.body.reading.idle))
+	return &statusError{status: http.StatusRequestTimeout, err: fmt.Errorf("%w: %w", said, err)}
 }

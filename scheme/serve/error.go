@@ -93,9 +93,6 @@ func (s *Server) refine(x *exchange, err error) error {
 // sent none: it learns the answer instead, and net/http closes the connection.
 func (x *exchange) drain() {
 	if x.body.ended || x.r.ContentLength == 0 {
-		if x.body.err != nil {
-			x.header("Connection", "close")
-		}
 		return
 	}
 	x.body.reading.last(drainTime) // also for what net/http reads, after the answer

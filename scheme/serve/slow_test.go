@@ -2,8 +2,10 @@ package serve
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -17,8 +19,10 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/mem"
 	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/ref"
 )
 
 // pipes is a listener whose connections are in memory, so that a test of timeouts runs on the clock of synctest.
@@ -250,6 +254,53 @@ func TestSlowUpload(t *testing.T) {
 	})
 }
 
+// TestNoLimits holds that 0 is no limit.
+func TestNoLimits(t *testing.T) {
+	inBubble(t, []Option{WithReadIdle(0), WithWriteIdle(0)}, func(t *testing.T, s *Server, p *pipes, seen *events) {
+		c := p.dial()
+		defer c.Close()
+		send(c, "PATCH "+openSession(t, s)+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nx")
+		time.Sleep(24 * time.Hour)
+		send(c, "x")
+		time.Sleep(24 * time.Hour)
+		if code, body := status(t, ends(t, c)); code != http.StatusAccepted {
+			t.Error(code, body)
+		}
+	})
+}
+
+// slowPlace takes its time for a blob that it has read to the end, and further.
+type slowPlace struct{ scheme.API }
+
+func (p slowPlace) BlobPut(ctx context.Context, r ref.Ref, d types.Descriptor, rdr io.Reader, opts ...scheme.BlobPutOption) (types.Descriptor, error) {
+	raw, err := io.ReadAll(rdr)
+	if err != nil {
+		return d, err
+	}
+	if n, err := rdr.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		return d, fmt.Errorf("%d bytes after the end, %w", n, err)
+	}
+	time.Sleep(24 * time.Hour)
+	if err := ctx.Err(); err != nil {
+		return d, err
+	}
+	return p.API.BlobPut(ctx, r, d, bytes.NewReader(raw), opts...)
+}
+
+// TestSlowPlace holds that the limits are those of the client: the place may take as long as it likes.
+func TestSlowPlace(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, s *Server, p *pipes, seen *events) {
+		s.api = slowPlace{s.api}
+		c := p.dial()
+		defer c.Close()
+		send(c, "POST /v2/a/blobs/uploads/?digest="+string(digest.FromString("x"))+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx")
+		time.Sleep(24*time.Hour + time.Second)
+		if code, body := status(t, ends(t, c)); code != http.StatusCreated {
+			t.Error(code, body)
+		}
+	})
+}
+
 // TestBodyThatNobodyWants holds that a body which is refused, or which the request has no use for, occupies the server
 // for a bounded time, with and without a limit for reading.
 func TestBodyThatNobodyWants(t *testing.T) {
@@ -299,6 +350,28 @@ func TestEndlessRefusedBody(t *testing.T) {
 	})
 }
 
+// TestRefusedAfterContinue holds that a client that was told to go on, and reads the answer only when it is through, is
+// let through.
+func TestRefusedAfterContinue(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, s *Server, p *pipes, seen *events) {
+		c := p.dial()
+		defer c.Close()
+		rd := bufio.NewReader(c)
+		send(c, "PATCH "+openSession(t, s)+" HTTP/1.1\r\nHost: x\r\nContent-Range: 0-9\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
+		res, err := http.ReadResponse(rd, nil)
+		if err != nil || res.StatusCode != http.StatusContinue {
+			t.Fatal(res, err)
+		}
+		if _, err := io.WriteString(c, "100000\r\n"+strings.Repeat("x", 1<<20)+"\r\n0\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		res, err = http.ReadResponse(rd, nil)
+		if err != nil || res.StatusCode != http.StatusBadRequest {
+			t.Error(res, err)
+		}
+	})
+}
+
 // TestRefusedBeforeTheBody holds that a client that waits for "100 Continue" is not told to go on when its request is
 // refused.
 func TestRefusedBeforeTheBody(t *testing.T) {
@@ -330,5 +403,5 @@ func TestRefusedBeforeTheBody(t *testing.T) {
 // nobody is an Authenticator to whom nobody is anybody.
 type nobody struct{}
 
-func (nobody) Authenticate(*http.Request) (string, error) { return "", nil }
-func (nobody) Challenge(Context) []Challenge              { return []Challenge{{Scheme: "basic"}} }
+func (nobody) Authenticate(*http.Request) (Identity, error) { return Identity{}, nil }
+func (nobody) Challenge(Context) []Challenge                { return []Challenge{{Scheme: "basic"}} }

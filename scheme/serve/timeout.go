@@ -104,9 +104,6 @@ func (s *Server) deadlines(x *exchange) {
 		return // net/http reads ahead by itself, to notice the end of the connection; a deadline would look like one
 	}
 	x.body.reading = deadline{set: rc.SetReadDeadline, idle: s.readIdle}
-	if x.r.ProtoMajor == 1 {
-		x.body.reading.move() // also for a body that nobody asks for: net/http reads the rest of it, without a limit
-	}
 }
 
 // stalled says what it means that the client sent nothing for too long: 408, so that clients try again.

@@ -43,7 +43,7 @@ func TestADirectoryServedAndReadBackKeepsTheContract(t *testing.T) {
 			return c.API(), ref.Ref{Scheme: ref.SchemeReg, Root: host, Repo: "group/repo"}
 		},
 		// HTTP has no words for these two; see TestContract of scheme/reg.
-		Lacks:        []schemetest.Feature{schemetest.Sparse, schemetest.ReferrersTellMissing},
+		Lacks:        []schemetest.Feature{schemetest.Sparse, schemetest.SparseImages, schemetest.ReferrersTellMissing},
 		Capabilities: []schemetest.Capability{schemetest.BlobOpener, schemetest.RepoLister},
 		Steps:        4,
 	})

@@ -1,7 +1,12 @@
 package scheme
 
 import (
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+
 	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 	"github.com/ocisync/ocisync/types/referrer"
 )
@@ -42,7 +47,6 @@ type (
 	BlobDeleteOptions   struct{}
 	BlobMountOptions    struct{}
 	ManifestHeadOptions struct{}
-	TagDeleteOptions    struct{}
 	PingOptions         struct{}
 )
 
@@ -78,9 +82,11 @@ func WithExpected(d types.Descriptor) ManifestGetOption {
 
 // ManifestPutOptions are the options of ManifestPut.
 type ManifestPutOptions struct {
-	Tags   []string
-	Sparse bool
-	Child  bool
+	Tags         []string
+	Sparse       bool
+	SparseImages bool
+	Child        bool
+	Precondition
 }
 
 // WithTags points further tags to the manifest.
@@ -92,6 +98,51 @@ func WithTags(tags ...string) ManifestPutOption {
 // Registries that insist refuse it all the same.
 func WithSparse() ManifestPutOption {
 	return func(o *ManifestPutOptions) { o.Sparse = true }
+}
+
+// WithSparseImages is WithSparse for images, too: config and layers may be missing. Nothing tells such an image from one
+// that lost them: who copies or checks it finds them missing. It is for registries that must take whatever clients push.
+func WithSparseImages() ManifestPutOption {
+	return func(o *ManifestPutOptions) { o.Sparse, o.SparseImages = true, true }
+}
+
+// WithTagAt puts only if r's tag points to old, or, if old is empty, if there is no such tag. Otherwise the put fails with
+// errs.ErrConflict and changes nothing. Looking and putting are one step that no other writer comes between, in this process
+// or another one; a registry is asked with If-Match or If-None-Match, and one that does not know these for puts ignores
+// them without a word (ours does not). If the connection breaks, a conflict may be with this very put: look again then.
+func WithTagAt(old digest.Digest) ManifestPutOption {
+	return func(o *ManifestPutOptions) { o.Precondition = Precondition{Set: true, At: old} }
+}
+
+// Precondition is what WithTagAt and WithTagDeleteAt ask for.
+type Precondition struct {
+	Set bool          // there is one
+	At  digest.Digest // what the tag must point to; empty if it must not be there
+}
+
+// Valid reports whether the precondition can be asked of r: it needs a tag, and digests that can be compared. Its error is
+// errs.ErrInvalid.
+func (p Precondition) Valid(r ref.Ref) error {
+	switch {
+	case !p.Set:
+		return nil
+	case r.Tag == "":
+		return fmt.Errorf("%w: a precondition on a tag needs a tag", errs.ErrInvalid)
+	case p.At == "":
+		return nil
+	}
+	return types.ValidDigest(p.At)
+}
+
+// Check compares what the tag points to, "" if it is not there. Its error is errs.ErrConflict.
+func (p Precondition) Check(now digest.Digest) error {
+	switch {
+	case !p.Set || p.At == now:
+		return nil
+	case now == "":
+		return fmt.Errorf("%w: the tag is not there", errs.ErrConflict)
+	}
+	return fmt.Errorf("%w: the tag points to %s", errs.ErrConflict, now)
 }
 
 // WithChild says that the manifest will be listed by an index that is put next, so that a layout needs no entry of
@@ -110,6 +161,16 @@ type ManifestDeleteOptions struct {
 // referrers API. It costs a read of the manifest and of that tag.
 func WithReferrerCleanup() ManifestDeleteOption {
 	return func(o *ManifestDeleteOptions) { o.Fallback = true }
+}
+
+// TagDeleteOptions are the options of TagDelete.
+type TagDeleteOptions struct {
+	Precondition
+}
+
+// WithTagDeleteAt removes the tag only if it points to old, which must not be empty; see WithTagAt.
+func WithTagDeleteAt(old digest.Digest) TagDeleteOption {
+	return func(o *TagDeleteOptions) { o.Precondition = Precondition{Set: true, At: old} }
 }
 
 // TagListOptions are the options of TagList. Limit is -1 when there is none.

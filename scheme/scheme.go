@@ -85,11 +85,12 @@ type API interface {
 	// ManifestPut stores m, exactly as it is, by its digest and under r's tag, and under the tags of WithTags, all at
 	// once or (registries without that request) one after another. If r has a digest it must be m's. A place that
 	// stores checks that the referenced content exists (WithSparse turns that off; a subject may always be missing)
-	// and names every missing digest; a registry's own answer is relayed. An m with a subject is listed as its
-	// referrer afterwards. When ManifestPut returns, the manifest, its tags and everything it reaches are durable.
+	// and names every missing digest, and that it has the sizes that m says; a registry's own answer is relayed. An m
+	// with a subject is listed as its referrer afterwards. When ManifestPut returns, the manifest, its tags and
+	// everything it reaches are durable.
 	//
-	// Errors: ErrManifestBlobUnknown with errs.Error.Missing, ErrManifestInvalid, ErrSizeInvalid, ErrDigestMismatch,
-	// ErrNoSpace, ErrReadOnly.
+	// Errors: ErrManifestBlobUnknown with errs.Error.Missing, ErrManifestInvalid (as *manifest.SizeError for a wrong
+	// size), ErrSizeInvalid, ErrDigestMismatch, ErrConflict with WithTagAt, ErrNoSpace, ErrReadOnly.
 	ManifestPut(ctx context.Context, r ref.Ref, m *manifest.Manifest, opts ...ManifestPutOption) (manifest.PutResult, error)
 
 	// ManifestDelete removes a manifest and every tag that points to it. r must have a digest: deleting by tag is
@@ -101,7 +102,7 @@ type API interface {
 	// TagDelete removes r's tag and never the manifest it points to.
 	//
 	// Errors: ErrNotFound, ErrInvalid when r has no tag, ErrUnsupported where a registry can only delete both,
-	// ErrReadOnly.
+	// ErrConflict with WithTagDeleteAt, ErrReadOnly.
 	TagDelete(ctx context.Context, r ref.Ref, opts ...TagDeleteOption) error
 
 	// TagList lists the repository's tags in byte order. The tags that stand in for a referrers API are left out only

@@ -66,6 +66,7 @@ var wires = []wire{
 	{errs.ErrUnsupported, http.StatusMethodNotAllowed, "UNSUPPORTED", ""},
 
 	{errs.ErrExists, http.StatusConflict, "UNSUPPORTED", "exists"},
+	{errs.ErrConflict, http.StatusPreconditionFailed, "UNSUPPORTED", "conflict"},
 	{errs.ErrClobber, http.StatusConflict, "UNSUPPORTED", "clobber"},
 	{errs.ErrInvalid, http.StatusBadRequest, "UNSUPPORTED", "invalid"},
 	{errs.ErrNoSpace, http.StatusInsufficientStorage, codeUnavailable, "no-space"},

@@ -102,6 +102,9 @@ func (a *API) ManifestPut(ctx context.Context, r ref.Ref, m *manifest.Manifest, 
 	if err == nil {
 		err = acceptable(r, m)
 	}
+	if err == nil {
+		err = unconditional(o.Precondition)
+	}
 	if err != nil {
 		return refuse(err)
 	}
@@ -180,14 +183,25 @@ func (a *API) ManifestDelete(ctx context.Context, r ref.Ref, opts ...scheme.Mani
 	return nil
 }
 
+// unconditional refuses what regclient has no words for.
+func unconditional(p scheme.Precondition) error {
+	if p.Set {
+		return fmt.Errorf("%w: regclient writes no tag on a condition", errs.ErrUnsupported)
+	}
+	return nil
+}
+
 // TagDelete implements scheme.API.
-func (a *API) TagDelete(ctx context.Context, r ref.Ref, _ ...scheme.TagDeleteOption) error {
+func (a *API) TagDelete(ctx context.Context, r ref.Ref, opts ...scheme.TagDeleteOption) error {
 	const op = "tag delete"
 	if err := begin(ctx, op, r, ""); err != nil {
 		return err
 	}
 	if r.Tag == "" {
 		return &errs.Error{Op: op, Ref: r.String(), Err: fmt.Errorf("%w: the tag is missing", errs.ErrInvalid)}
+	}
+	if err := unconditional(scheme.Collect(opts).Precondition); err != nil {
+		return &errs.Error{Op: op, Ref: r.String(), Err: err}
 	}
 	if err := a.rc.TagDelete(ctx, ToRef(r.WithTag(r.Tag))); err != nil {
 		return fromTheirs(ctx, op, r, "", err)

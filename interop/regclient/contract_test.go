@@ -27,6 +27,8 @@ func TestContractOfBothAdapters(t *testing.T) {
 	lacks := []schemetest.Feature{
 		schemetest.UnknownTypes,         // regclient's manifest.Manifest cannot hold them
 		schemetest.Sparse,               // NewScheme WithChildren
+		schemetest.SparseImages,         // as above
+		schemetest.TagAt,                // regclient has no such put
 		schemetest.ReferrersTellMissing, // for regclient a repository that is not there has none
 	}
 	through := func(api scheme.API) scheme.API {
@@ -70,6 +72,7 @@ func TestContractOfRegclientsOCIDir(t *testing.T) {
 			schemetest.UnknownTypes,         // its manifest.Manifest cannot hold them
 			schemetest.Mount,                // BlobMount is ErrUnsupported
 			schemetest.CheckContent,         // it does not look
+			schemetest.TagAt,                // it has no such put
 			schemetest.ReferrersTellMissing, // a directory that is not there has an empty list
 		},
 		Except: ocidirDefects,
@@ -108,6 +111,8 @@ func TestContractOfRegclientsReg(t *testing.T) {
 			schemetest.UnknownTypes,         // its manifest.Manifest cannot hold them
 			schemetest.MountTellsMissing,    // a registry's 202 does not say why
 			schemetest.Sparse,               // our registry insists
+			schemetest.SparseImages,         // as above
+			schemetest.TagAt,                // it has no such put
 			schemetest.ReferrersTellMissing, // the 404 of the API is an empty list
 		},
 		Steps: 3,

@@ -57,6 +57,9 @@ func (m *Mem) ManifestPut(ctx context.Context, r ref.Ref, mf *manifest.Manifest,
 	if err == nil {
 		err = acceptable(r, mf)
 	}
+	if err == nil {
+		err = o.Precondition.Valid(r)
+	}
 	if err != nil {
 		return manifest.PutResult{}, fail(op, r, mf.Digest(), err)
 	}
@@ -71,7 +74,14 @@ func (m *Mem) ManifestPut(ctx context.Context, r ref.Ref, mf *manifest.Manifest,
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if missing := m.missing(m.find(r), view, o.Sparse); len(missing) > 0 {
+	if err := m.at(r, o.Precondition); err != nil {
+		return manifest.PutResult{}, fail(op, r, mf.Digest(), err)
+	}
+	missing, err := m.missing(m.find(r), view, o)
+	if err != nil {
+		return manifest.PutResult{}, fail(op, r, mf.Digest(), err)
+	}
+	if len(missing) > 0 {
 		return manifest.PutResult{}, &errs.Error{Op: op, Ref: r.String(), Digest: mf.Digest(), Missing: missing, Err: errs.ErrManifestBlobUnknown}
 	}
 	if err := m.addManifest(r, stored{Manifest: mf, subject: subject.Digest, child: o.Child}); err != nil {
@@ -185,33 +195,49 @@ func acceptable(r ref.Ref, mf *manifest.Manifest) error {
 	return nil
 }
 
-// missing returns everything that view needs and p lacks, each digest once. p may be nil. The caller holds mu.
-func (m *Mem) missing(p *repo, view *manifest.View, sparse bool) []digest.Digest {
-	var all []digest.Digest
-	need := func(d types.Descriptor, there bool) {
-		if !there && !slices.Contains(all, d.Digest) {
-			all = append(all, d.Digest)
-		}
+// at checks where r's tag points. The caller holds mu.
+func (m *Mem) at(r ref.Ref, want scheme.Precondition) error {
+	if p := m.find(r); p != nil {
+		return want.Check(p.tags[r.Tag])
 	}
+	return want.Check("")
+}
+
+// missing returns everything that view needs and p lacks, each digest once. Its error is that of a wrong size. p may be
+// nil. The caller holds mu.
+func (m *Mem) missing(p *repo, view *manifest.View, o scheme.ManifestPutOptions) (all []digest.Digest, err error) {
 	if p == nil {
 		p = &repo{}
 	}
+	need := func(d types.Descriptor, size int64, there, sparse bool) {
+		switch {
+		case there && err == nil:
+			err = manifest.CheckSize(d, size)
+		case !there && !sparse && !slices.Contains(all, d.Digest):
+			all = append(all, d.Digest)
+		}
+	}
 	if view.Config != nil {
-		_, ok := p.blobs[view.Config.Digest]
-		need(*view.Config, ok)
+		info, ok := p.blobs[view.Config.Digest]
+		need(*view.Config, info.Size, ok, o.SparseImages)
 	}
 	for _, d := range view.Layers {
-		_, ok := p.blobs[d.Digest]
-		need(d, ok || types.IsForeignLayer(d.MediaType))
+		info, ok := p.blobs[d.Digest]
+		need(d, info.Size, ok, o.SparseImages || types.IsForeignLayer(d.MediaType))
 	}
 	for _, d := range view.Manifests {
-		_, ok := p.manifests[d.Digest]
-		if !ok && !types.IsManifest(d.MediaType) { // an index may list any content; what it is decides where it is put
-			_, ok = p.blobs[d.Digest]
+		mf, ok := p.manifests[d.Digest]
+		switch {
+		case ok:
+			need(d, mf.Descriptor().Size, true, o.Sparse)
+		case types.IsManifest(d.MediaType):
+			need(d, 0, false, o.Sparse)
+		default: // an index may list any content; what it is decides where it is put
+			info, ok := p.blobs[d.Digest]
+			need(d, info.Size, ok, o.Sparse)
 		}
-		need(d, ok || sparse)
 	}
-	return all
+	return all, err
 }
 
 // addManifest adds mf to r's repository. The caller holds mu for writing.

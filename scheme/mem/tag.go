@@ -12,7 +12,7 @@ import (
 )
 
 // TagDelete implements scheme.API.
-func (m *Mem) TagDelete(ctx context.Context, r ref.Ref, _ ...scheme.TagDeleteOption) error {
+func (m *Mem) TagDelete(ctx context.Context, r ref.Ref, opts ...scheme.TagDeleteOption) error {
 	const op = "tag delete"
 	if err := begin(ctx, op, r, ""); err != nil {
 		return err
@@ -20,14 +20,22 @@ func (m *Mem) TagDelete(ctx context.Context, r ref.Ref, _ ...scheme.TagDeleteOpt
 	if r.Tag == "" {
 		return fail(op, r, "", fmt.Errorf("%w: the tag is missing", errs.ErrInvalid))
 	}
+	want := scheme.Collect(opts).Precondition
+	if err := want.Valid(r); err != nil {
+		return fail(op, r, "", err)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.find(r)
 	if p == nil {
 		return fail(op, r, "", errs.ErrNameUnknown)
 	}
-	if _, ok := p.tags[r.Tag]; !ok {
+	d, ok := p.tags[r.Tag]
+	if !ok {
 		return fail(op, r, "", errs.ErrManifestUnknown)
+	}
+	if err := want.Check(d); err != nil {
+		return fail(op, r, "", err)
 	}
 	delete(p.tags, r.Tag)
 	return nil

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/ocisync/ocisync/scheme"
 )
 
 // index is one state of index.json. It is immutable: readers use it without a lock, and a commit makes the next one.
@@ -239,6 +241,14 @@ func (ix *index) lookup(tag string) *entry {
 		return h.e
 	}
 	return ix.aliases[tag]
+}
+
+// at checks where a tag points.
+func (ix *index) at(tag string, want scheme.Precondition) error {
+	if e := ix.lookup(tag); e != nil {
+		return want.Check(e.digest)
+	}
+	return want.Check("")
 }
 
 // clone returns a copy to be changed. Its raw is still the old file's.

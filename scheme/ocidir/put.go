@@ -17,12 +17,14 @@ import (
 
 // put is one ManifestPut.
 type put struct {
-	l      *layout
-	m      *manifest.Manifest
-	view   *manifest.View
-	tags   []string
-	need   []types.Descriptor // what must be there
-	sparse bool
+	l    *layout
+	m    *manifest.Manifest
+	view *manifest.View
+	tags []string
+	need []types.Descriptor  // what must be there
+	may  []types.Descriptor  // what else it lists
+	tag  string              // that of the reference
+	at   scheme.Precondition // on tag
 }
 
 // ManifestPut implements scheme.API. A manifest without a tag gets an untagged entry in index.json, unless it is put
@@ -71,7 +73,10 @@ func newPut(r ref.Ref, m *manifest.Manifest, opt scheme.ManifestPutOptions) (*pu
 	case r.Digest != "" && r.Digest != d.Digest:
 		return nil, fmt.Errorf("%w: it is %s", errs.ErrDigestMismatch, d.Digest)
 	}
-	p := &put{m: m, sparse: opt.Sparse}
+	p := &put{m: m, tag: r.Tag, at: opt.Precondition}
+	if err := p.at.Valid(r); err != nil {
+		return nil, err
+	}
 	for i, t := range append([]string{r.Tag}, opt.Tags...) {
 		if i == 0 && t == "" || slices.Contains(p.tags, t) {
 			continue
@@ -86,20 +91,25 @@ func newPut(r ref.Ref, m *manifest.Manifest, opt scheme.ManifestPutOptions) (*pu
 		return nil, err
 	}
 	for _, c := range p.view.Children() {
-		if !types.IsForeignLayer(c.MediaType) && !(opt.Sparse && m.IsIndex()) {
+		if !types.IsForeignLayer(c.MediaType) && !(opt.Sparse && m.IsIndex()) && !opt.SparseImages {
 			p.need = append(p.need, c)
+		} else {
+			p.may = append(p.may, c)
 		}
 	}
 	return p, nil
 }
 
-// complete reports what is missing before anything is written: an incomplete manifest makes no layout.
+// complete reports what is missing, and a tag that is not where it must be, before anything is written: what is refused
+// makes no layout.
 func (o *OCIDir) complete(ctx context.Context, op string, r ref.Ref, p *put) error {
-	if len(p.need) == 0 {
+	if len(p.need) == 0 && len(p.may) == 0 && !p.at.Set {
 		return nil
 	}
 	l, end, err := o.begin(ctx, op, r)
 	switch {
+	case errors.Is(err, errs.ErrNotFound) && len(p.need) == 0:
+		err = p.at.Check("")
 	case errors.Is(err, errs.ErrNotFound):
 		var all []digest.Digest
 		for _, d := range p.need {
@@ -110,7 +120,7 @@ func (o *OCIDir) complete(ctx context.Context, op string, r ref.Ref, p *put) err
 		err = errMissing(all)
 	case err == nil:
 		defer end()
-		_, err = l.present(ctx, p.need)
+		err = p.fits(ctx, l)
 	default:
 		return err
 	}
@@ -120,12 +130,35 @@ func (o *OCIDir) complete(ctx context.Context, op string, r ref.Ref, p *put) err
 	return nil
 }
 
+// fits is what complete asks of a layout that is there.
+func (p *put) fits(ctx context.Context, l *layout) error {
+	if p.at.Set {
+		ix, err := l.index(ctx)
+		if err != nil {
+			return err
+		}
+		if err := ix.at(p.tag, p.at); err != nil {
+			return err
+		}
+	}
+	if _, err := l.present(ctx, p.need); err != nil {
+		return err
+	}
+	for _, d := range p.may {
+		_, err := l.present(ctx, []types.Descriptor{d})
+		if err != nil && !errors.Is(err, errs.ErrManifestBlobUnknown) {
+			return err
+		}
+	}
+	return nil
+}
+
 func errMissing(all []digest.Digest) error {
 	return &errs.Error{Missing: all, Err: errs.ErrManifestBlobUnknown}
 }
 
-// present returns the files of need. Its error names every digest that is missing. A file that cannot be what its
-// descriptor says, as after a power loss, counts as missing, so that it is put again.
+// present returns the files of need. Its error names every digest that is missing, or is a *manifest.SizeError. A file that
+// is not what its name says, as after a power loss, counts as missing, so that it is put again.
 func (l *layout) present(ctx context.Context, need []types.Descriptor) ([]namedFile, error) {
 	var files []namedFile
 	var lost []digest.Digest
@@ -144,7 +177,11 @@ func (l *layout) present(ctx context.Context, need []types.Descriptor) ([]namedF
 			if file, there, err = l.have(ctx, types.Descriptor{Digest: d.Digest}); err != nil {
 				return nil, err
 			}
-			id = file.id
+			if id = file.id; there {
+				if err := manifest.CheckSize(d, id.size); err != nil {
+					return nil, err
+				}
+			}
 		}
 		switch {
 		case there:
@@ -241,6 +278,9 @@ func (p *put) early(all []namedFile) []namedFile {
 
 // apply is what happens under the lock: whatever was deleted since it was looked for is noticed here.
 func (p *put) apply(ctx context.Context, d *draft) ([]namedFile, error) {
+	if err := d.now().at(p.tag, p.at); err != nil {
+		return nil, err
+	}
 	files, err := p.l.present(ctx, p.need)
 	if err != nil {
 		return nil, err

@@ -27,10 +27,14 @@ func (o *OCIDir) TagList(ctx context.Context, r ref.Ref, opts ...scheme.TagListO
 }
 
 // TagDelete implements scheme.API. The manifest stays listed, untagged.
-func (o *OCIDir) TagDelete(ctx context.Context, r ref.Ref, _ ...scheme.TagDeleteOption) error {
+func (o *OCIDir) TagDelete(ctx context.Context, r ref.Ref, opts ...scheme.TagDeleteOption) error {
 	const op = "tag delete"
 	if r.Tag == "" {
 		return fail(op, r, "", fmt.Errorf("%w: a tag is needed", errs.ErrInvalid))
+	}
+	want := scheme.Collect(opts).Precondition
+	if err := want.Valid(r); err != nil {
+		return fail(op, r, "", err)
 	}
 	l, end, err := o.begin(ctx, op, r)
 	if err != nil {
@@ -44,10 +48,18 @@ func (o *OCIDir) TagDelete(ctx context.Context, r ref.Ref, _ ...scheme.TagDelete
 	if ix.lookup(r.Tag) == nil {
 		return fail(op, r, "", errs.ErrManifestUnknown)
 	}
+	if err := ix.at(r.Tag, want); err != nil {
+		return fail(op, r, "", err)
+	}
 	if err := l.prepare(ctx); err != nil {
 		return failWrite(op, r, "", err)
 	}
 	err = l.commits.do(ctx, &change{frees: true, apply: func(_ context.Context, d *draft) ([]namedFile, error) {
+		if d.now().lookup(r.Tag) != nil {
+			if err := d.now().at(r.Tag, want); err != nil {
+				return nil, err
+			}
+		}
 		found, err := d.removeTag(r.Tag)
 		if err == nil && !found {
 			err = errs.ErrManifestUnknown

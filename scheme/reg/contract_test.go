@@ -37,7 +37,7 @@ func TestContract(t *testing.T) {
 		},
 		// A put over HTTP cannot say that an index is sparse on purpose, and the referrers API has no way to say that
 		// there is no repository (distribution-spec, "Listing Referrers": a 200 with an empty list).
-		Lacks:        []schemetest.Feature{schemetest.Sparse, schemetest.ReferrersTellMissing},
+		Lacks:        []schemetest.Feature{schemetest.Sparse, schemetest.SparseImages, schemetest.ReferrersTellMissing},
 		Capabilities: []schemetest.Capability{schemetest.BlobOpener, schemetest.RepoLister},
 	})
 }

@@ -42,10 +42,13 @@ func (r *Reg) ManifestPut(ctx context.Context, rf ref.Ref, m *manifest.Manifest,
 	if err == nil && len(m.Raw()) > types.MaxManifestSize {
 		err = fmt.Errorf("%w: a manifest of %d bytes, more than %d", errs.ErrSizeInvalid, len(m.Raw()), types.MaxManifestSize)
 	}
+	if err == nil {
+		err = o.Precondition.Valid(rf)
+	}
 	if err != nil {
 		return manifest.PutResult{}, failure(op, rf, m.Digest(), err)
 	}
-	p := &manifestPut{h: h, op: op, ref: rf, m: m, digest: pick(rf.Digest, m.Digest())}
+	p := &manifestPut{h: h, op: op, ref: rf, m: m, digest: pick(rf.Digest, m.Digest()), at: o.Precondition}
 	if err := p.run(ctx, tags); err != nil {
 		return manifest.PutResult{}, err
 	}
@@ -82,6 +85,7 @@ type manifestPut struct {
 	ref         ref.Ref
 	m           *manifest.Manifest
 	digest      digest.Digest
+	at          scheme.Precondition
 	subjectDone bool
 }
 
@@ -93,6 +97,18 @@ func (p *manifestPut) run(ctx context.Context, tags []string) error {
 	if len(tags) == 0 {
 		_, err := p.put(ctx, "", nil)
 		return err
+	}
+	if p.at.Set {
+		if !canonical {
+			return p.h.fail(ctx, p.request(tags[0], nil), fmt.Errorf("%w: a tag of %s cannot be put on a condition", errs.ErrUnsupported, p.digest.Algorithm()))
+		}
+		if _, err := p.put(ctx, tags[0], nil); err != nil { // r's own; the others follow if that could be done
+			return err
+		}
+		p.at = scheme.Precondition{}
+		if tags, rest = tags[1:], rest[1:]; len(tags) == 0 {
+			return nil
+		}
 	}
 	if !canonical || len(tags) > 1 && p.h.features.tagParam() {
 		for page := range slices.Chunk(tags, maxTagParams) {
@@ -118,19 +134,10 @@ func (p *manifestPut) run(ctx context.Context, tags []string) error {
 // put sends the manifest to one tag, or to its digest with tags as parameters, and returns which the registry says it
 // has set.
 func (p *manifestPut) put(ctx context.Context, tag string, params []string) (accepted []string, err error) {
-	rq := request{
-		op: p.op, ref: p.ref, digest: p.m.Digest(), scope: scopePush(p.ref.Repo), body: bytesBody(p.m.Raw()),
-		header: http.Header{"Content-Type": {p.m.MediaType()}},
-	}
-	rq.Request = ocihttp.Request{Kind: ocihttp.ManifestPut, Repo: p.ref.Repo, Tag: tag, Tags: params}
-	if tag == "" {
-		rq.Request.Digest = p.digest
-	} else if p.ref.Tag != tag {
-		rq.ref = p.ref.WithTag(tag)
-	}
+	rq := p.request(tag, params)
 	resp, err := p.h.do(ctx, rq)
 	if err != nil {
-		return nil, err
+		return nil, conflict(err, p.at)
 	}
 	discard(resp)
 	if said, err := contentDigest(resp); err != nil {
@@ -144,9 +151,43 @@ func (p *manifestPut) put(ctx context.Context, tag string, params []string) (acc
 	return ocihttp.List(resp.Header.Values(ocihttp.HeaderTag)), nil
 }
 
+func (p *manifestPut) request(tag string, params []string) request {
+	rq := request{
+		op: p.op, ref: p.ref, digest: p.m.Digest(), scope: scopePush(p.ref.Repo), body: bytesBody(p.m.Raw()),
+		header: http.Header{"Content-Type": {p.m.MediaType()}},
+	}
+	rq.Request = ocihttp.Request{Kind: ocihttp.ManifestPut, Repo: p.ref.Repo, Tag: tag, Tags: params}
+	if tag == "" {
+		rq.Request.Digest = p.digest
+	} else if p.ref.Tag != tag {
+		rq.ref = p.ref.WithTag(tag)
+	}
+	condition(rq.header, p.at)
+	return rq
+}
+
+// condition adds the header that says on which condition to write.
+func condition(h http.Header, at scheme.Precondition) {
+	switch {
+	case at.Set && at.At == "":
+		h.Set("If-None-Match", "*")
+	case at.Set:
+		h.Set("If-Match", ocihttp.ETag(at.At))
+	}
+}
+
+// conflict says what a 412 to such a request means, which has no code of its own.
+func conflict(err error, at scheme.Precondition) error {
+	var e *errs.Error
+	if at.Set && errors.As(err, &e) && e.Status == http.StatusPreconditionFailed {
+		e.Err = errs.ErrConflict
+	}
+	return err
+}
+
 // TagDelete implements scheme.API, with one request. Registries that cannot delete a tag alone answer 405 or 400;
 // nothing else is tried, as all other ways touch the manifest.
-func (r *Reg) TagDelete(ctx context.Context, rf ref.Ref, _ ...scheme.TagDeleteOption) error {
+func (r *Reg) TagDelete(ctx context.Context, rf ref.Ref, opts ...scheme.TagDeleteOption) error {
 	const op = "tag delete"
 	h, err := r.beginRepo(ctx, op, rf, "")
 	if err != nil {
@@ -155,15 +196,20 @@ func (r *Reg) TagDelete(ctx context.Context, rf ref.Ref, _ ...scheme.TagDeleteOp
 	if rf.Tag == "" {
 		return failure(op, rf, "", fmt.Errorf("%w: there is no tag", errs.ErrInvalid))
 	}
+	at := scheme.Collect(opts).Precondition
+	if err := at.Valid(rf); err != nil {
+		return failure(op, rf, "", err)
+	}
 	rq := manifestRequest(op, rf.WithTag(rf.Tag), ocihttp.ManifestDelete)
 	rq.ref, rq.scope = rf, scopeDelete(rf.Repo)
+	condition(rq.header, at)
 	resp, err := h.do(ctx, rq)
 	var e *errs.Error
 	if errors.As(err, &e) && e.Status == http.StatusBadRequest {
 		e.Err = fmt.Errorf("%w: the registry deletes by digest only", errs.ErrUnsupported)
 	}
 	if err != nil {
-		return err
+		return conflict(err, at)
 	}
 	discard(resp)
 	return nil

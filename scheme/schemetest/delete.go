@@ -179,6 +179,15 @@ var lackingCases = []testCase{
 				_, err := e.api.ManifestPut(e.ctx, e.r.WithTag("sparse"), Index([]*Item{Image("absent")}).Manifest, scheme.WithSparse())
 				e.refused("ManifestPut WithSparse", err, errs.ErrManifestBlobUnknown)
 			}
+			if !e.h.can(SparseImages) && e.h.can(CheckContent) {
+				_, err := e.api.ManifestPut(e.ctx, e.r.WithTag("sparse"), Image("absent").Manifest, scheme.WithSparseImages())
+				e.refused("ManifestPut WithSparseImages", err, errs.ErrManifestBlobUnknown)
+			}
+			if !e.h.can(TagAt) {
+				_, err := e.api.ManifestPut(e.ctx, e.r.WithTag("v1"), it.Manifest, scheme.WithTagAt(it.Manifest.Digest()))
+				e.refused("ManifestPut WithTagAt", err, errs.ErrUnsupported)
+				e.refused("TagDelete WithTagDeleteAt", e.api.TagDelete(e.ctx, e.r.WithTag("v1"), scheme.WithTagDeleteAt(it.Manifest.Digest())), errs.ErrUnsupported)
+			}
 			e.tags(e.r, "v1")
 			e.shows(e.r.WithTag("v1"), it)
 			e.holds(e.r, digest.FromBytes(it.Blobs[1]), it.Blobs[1])

@@ -2,6 +2,7 @@ package schemetest
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -212,6 +213,44 @@ var manifestPutCases = []testCase{
 			_, err := e.api.ManifestPut(e.ctx, e.r.WithTag("v1"), it.Manifest, scheme.WithSparse())
 			e.missing("ManifestPut", err, digest.FromBytes(it.Blobs[2]))
 			e.absent(e.r.WithTag("v1"))
+		},
+	}, {
+		name:  "sparse image",
+		rule:  "WithSparseImages stores an image, or an index of images, whose content is missing; the missing content stays absent, and can be put later",
+		needs: []Feature{SparseImages},
+		run: func(e *env) {
+			it := Image("sparse")
+			e.put(e.r, it.Blobs[0])
+			_, err := e.api.ManifestPut(e.ctx, e.r.WithTag("v1"), it.Manifest, scheme.WithSparseImages())
+			e.must("ManifestPut", err)
+			e.shows(e.r.WithTag("v1"), it)
+			e.lacks(e.r, digest.FromBytes(it.Blobs[1]))
+			ix := Index([]*Item{it, Image("absent")})
+			_, err = e.api.ManifestPut(e.ctx, e.r.WithTag("v2"), ix.Manifest, scheme.WithSparseImages())
+			e.must("ManifestPut of an index", err)
+			e.shows(e.r.WithTag("v2"), ix)
+			e.push(e.r.WithTag("v1"), it)
+			for _, b := range it.Blobs {
+				e.holds(e.r, digest.FromBytes(b), b)
+			}
+		},
+	}, {
+		name:  "wrong sizes",
+		rule:  "a manifest that says a wrong size of content that is there is ErrManifestInvalid, sparse or not, and stores nothing",
+		needs: []Feature{CheckContent},
+		run: func(e *env) {
+			it := e.push(e.r.WithTag("there"), Image("sized"))
+			img := fmt.Sprintf(`{"schemaVersion":2,"config":{"mediaType":"x/y","digest":"%s","size":%d},"layers":[]}`, digest.FromBytes(it.Blobs[0]), len(it.Blobs[0])+1)
+			ix := fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"mediaType":"%s","digest":"%s","size":%d}]}`, it.Manifest.MediaType(), it.Manifest.Digest(), it.Descriptor().Size-1)
+			for mt, doc := range map[string]string{types.MediaTypeImageManifest: img, types.MediaTypeImageIndex: ix} {
+				m, err := manifest.New([]byte(doc), manifest.WithMediaType(mt))
+				e.must("manifest.New", err)
+				for name, opts := range map[string][]scheme.ManifestPutOption{"": nil, " WithSparseImages": {scheme.WithSparseImages()}} {
+					_, err := e.api.ManifestPut(e.ctx, e.r.WithTag("v1"), m, opts...)
+					e.refused("ManifestPut"+name, err, errs.ErrManifestInvalid)
+				}
+				e.absent(e.r.WithTag("v1"))
+			}
 		},
 	}, {
 		name: "children first",

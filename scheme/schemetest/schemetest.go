@@ -87,6 +87,11 @@ const (
 	// Sparse: WithSparse stores an index whose manifests are missing. Registries may insist on them; without it the
 	// put answers ErrManifestBlobUnknown.
 	Sparse Feature = "sparse"
+	// SparseImages: WithSparseImages stores an image whose config and layers are missing. Without it the put answers
+	// ErrManifestBlobUnknown.
+	SparseImages Feature = "sparse-images"
+	// TagAt: WithTagAt and WithTagDeleteAt compare before they write. Without it both answer ErrUnsupported.
+	TagAt Feature = "tag-at"
 	// ReferrersTellMissing: ReferrerList answers ErrNotFound for a repository that does not exist. Without it an
 	// empty list is as good.
 	ReferrersTellMissing Feature = "referrers-tell-missing"
@@ -95,7 +100,7 @@ const (
 	UnknownTypes Feature = "unknown-types"
 )
 
-var features = []Feature{Mount, MountTellsMissing, BlobDelete, ManifestDelete, TagDelete, SHA512, CheckContent, Sparse, ReferrersTellMissing, UnknownTypes}
+var features = []Feature{Mount, MountTellsMissing, BlobDelete, ManifestDelete, TagDelete, SHA512, CheckContent, Sparse, SparseImages, TagAt, ReferrersTellMissing, UnknownTypes}
 
 // Capability names an optional interface of package scheme.
 type Capability string
@@ -149,6 +154,7 @@ var groups = []struct {
 	{"BlobMount", mountCases},
 	{"Manifest", manifestCases},
 	{"ManifestPut", manifestPutCases},
+	{"Swap", swapCases},
 	{"Delete", deleteCases},
 	{"Tag", tagCases},
 	{"Referrer", referrerCases},

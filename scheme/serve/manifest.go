@@ -71,9 +71,14 @@ func (s *Server) manifestPut(x *exchange) error {
 	if err != nil {
 		return ocihttp.Public(err)
 	}
-	opts := []scheme.ManifestPutOption{scheme.WithTags(x.req.Tags...)}
-	if s.sparse {
-		opts = append(opts, scheme.WithSparse())
+	at, err := s.condition(x)
+	if err != nil {
+		return err
+	}
+	opts := s.putOptions
+	opts = append(opts[:len(opts):len(opts)], scheme.WithTags(x.req.Tags...))
+	if at.Set {
+		opts = append(opts, scheme.WithTagAt(at.At))
 	}
 	res, err := s.api.ManifestPut(x.r.Context(), x.at(), m, opts...)
 	if err != nil {
@@ -133,10 +138,16 @@ func parseManifest(raw []byte, contentType string, req *ocihttp.Request) (*manif
 
 // manifestDelete removes a tag, or by digest a manifest with all its tags.
 func (s *Server) manifestDelete(x *exchange) error {
-	var err error
-	if x.req.Digest != "" {
+	at, err := s.condition(x)
+	if err != nil {
+		return err
+	}
+	switch {
+	case x.req.Digest != "":
 		err = s.api.ManifestDelete(x.r.Context(), x.at())
-	} else {
+	case at.Set:
+		err = s.api.TagDelete(x.r.Context(), x.at(), scheme.WithTagDeleteAt(at.At))
+	default:
 		err = s.api.TagDelete(x.r.Context(), x.at())
 	}
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/ocisync/ocisync/scheme"
 )
 
 // The defaults of options.
@@ -20,8 +22,9 @@ type config struct {
 	places   []Place // of the options; Server.places are those that were checked
 	prefix   string  // of every path, before /v2/
 	readOnly bool
-	sparse   bool
 	log      *slog.Logger
+
+	putOptions []scheme.ManifestPutOption // of every put
 
 	authenticator Authenticator // nil: nobody is anybody in particular
 	authorizer    Authorizer    // nil: see WithAuthenticator
@@ -56,7 +59,15 @@ func WithReadOnly() Option { return func(c *config) { c.readOnly = true } }
 
 // WithSparse accepts indexes some of whose manifests the repository lacks (see scheme.WithSparse). Without it they are
 // refused with MANIFEST_BLOB_UNKNOWN, so that all that is listed can be pulled. Images must be complete either way.
-func WithSparse() Option { return func(c *config) { c.sparse = true } }
+func WithSparse() Option {
+	return func(c *config) { c.putOptions = append(c.putOptions, scheme.WithSparse()) }
+}
+
+// WithSparseImages is WithSparse, and accepts images whose config or layers the repository lacks, too (see
+// scheme.WithSparseImages).
+func WithSparseImages() Option {
+	return func(c *config) { c.putOptions = append(c.putOptions, scheme.WithSparseImages()) }
+}
 
 // WithLogger sets where failures are logged: those of the server as errors, those of requests as debug messages.
 // Default: nowhere.

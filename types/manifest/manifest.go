@@ -44,6 +44,27 @@ type PutResult struct {
 	SubjectDone bool
 }
 
+// SizeError is errs.ErrManifestInvalid: a manifest says a wrong size of content that is there.
+type SizeError struct {
+	Descriptor types.Descriptor // as the manifest has it
+	Size       int64            // what the content has
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("%v: it says that %s has %d bytes, and it has %d", errs.ErrManifestInvalid, e.Descriptor.Digest, e.Descriptor.Size, e.Size)
+}
+
+// Unwrap returns errs.ErrManifestInvalid.
+func (e *SizeError) Unwrap() error { return errs.ErrManifestInvalid }
+
+// CheckSize returns a *SizeError if d says another size than what its content has. A size that d does not say is none.
+func CheckSize(d types.Descriptor, size int64) error {
+	if types.SizeKnown(d) && d.Size != size {
+		return &SizeError{Descriptor: d, Size: size}
+	}
+	return nil
+}
+
 // Option changes what New makes of the bytes.
 type Option func(*types.Descriptor)
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -54,6 +55,9 @@ var coreDefects = []defect{
 	{name: "manifest printed again", group: "Manifest", rule: "byte by byte", make: func(m *mem.Mem) scheme.API { return compacts{m} }},
 	{name: "one missing digest only", group: "ManifestPut", rule: "names every missing digest", make: func(m *mem.Mem) scheme.API { return firstMissing{m} }},
 	{name: "sparse ignored", group: "ManifestPut", rule: "WithSparse stores", make: func(m *mem.Mem) scheme.API { return noOptions{m} }},
+	{name: "preconditions ignored", group: "Swap", rule: "WithTagAt puts if", make: func(m *mem.Mem) scheme.API { return noOptions{m} }},
+	{name: "looking and putting are two steps", group: "Swap", rule: "exactly one succeeds", make: func(m *mem.Mem) scheme.API { return twoSteps{m} }},
+	{name: "sizes not looked at", group: "ManifestPut", rule: "wrong size", make: func(m *mem.Mem) scheme.API { return anySizes{m} }},
 	{name: "deleting a tag deletes the manifest", group: "Delete", rule: "never the manifest", make: func(m *mem.Mem) scheme.API { return harshTags{m} }},
 	{name: "delete by tag", group: "Delete", rule: "ManifestDelete is by digest", make: func(m *mem.Mem) scheme.API { return byTag{m} }},
 	{name: "tags in another order", group: "Tag", rule: "byte order", make: func(m *mem.Mem) scheme.API { return folded{m} }},
@@ -234,6 +238,36 @@ type noOptions struct{ *mem.Mem }
 
 func (m noOptions) ManifestPut(ctx context.Context, r ref.Ref, mf *manifest.Manifest, _ ...scheme.ManifestPutOption) (manifest.PutResult, error) {
 	return m.Mem.ManifestPut(ctx, r, mf)
+}
+
+// twoSteps compares, and then puts.
+type twoSteps struct{ *mem.Mem }
+
+func (m twoSteps) ManifestPut(ctx context.Context, r ref.Ref, mf *manifest.Manifest, opts ...scheme.ManifestPutOption) (manifest.PutResult, error) {
+	o := scheme.Collect(opts)
+	if err := o.Precondition.Valid(r); err != nil || !o.Precondition.Set {
+		return m.Mem.ManifestPut(ctx, r, mf, opts...)
+	}
+	d, err := m.ManifestHead(ctx, r)
+	if err != nil && !errors.Is(err, errs.ErrNotFound) {
+		return manifest.PutResult{}, err
+	}
+	if err := o.Precondition.Check(d.Digest); err != nil {
+		return manifest.PutResult{}, &errs.Error{Op: "manifest put", Ref: r.String(), Err: err}
+	}
+	runtime.Gosched()
+	return m.Mem.ManifestPut(ctx, r, mf, scheme.WithTags(o.Tags...))
+}
+
+// anySizes takes a manifest that is wrong about a size for one without.
+type anySizes struct{ *mem.Mem }
+
+func (m anySizes) ManifestPut(ctx context.Context, r ref.Ref, mf *manifest.Manifest, opts ...scheme.ManifestPutOption) (manifest.PutResult, error) {
+	res, err := m.Mem.ManifestPut(ctx, r, mf, opts...)
+	if wrong := (*manifest.SizeError)(nil); errors.As(err, &wrong) {
+		return res, nil
+	}
+	return res, err
 }
 
 type harshTags struct{ *mem.Mem }

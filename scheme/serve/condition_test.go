@@ -1,14 +1,12 @@
 package serve
 
 import (
-	"context"
 	"net/http"
 	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/mem"
 	"github.com/ocisync/ocisync/scheme/ocidir"
 	"github.com/ocisync/ocisync/types/ref"
@@ -92,11 +90,3 @@ func TestOneOfManyCreatesATag(t *testing.T) {
 		}
 	})
 }
-
-// startAt is start for a root of its own.
-func startAt(t *testing.T, api scheme.API, at ref.Ref, opts ...Option) *client {
-	t.Helper()
-	return start(t, api, append(opts, func(c *config) { c.places = append(c.places, Place{Root: at}) })...)
-}
-
-var _ = context.Background

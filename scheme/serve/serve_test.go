@@ -40,8 +40,14 @@ type client struct {
 
 func start(t *testing.T, api scheme.API, opts ...Option) *client {
 	t.Helper()
+	return startAt(t, api, root, opts...)
+}
+
+// startAt is start with a root of its own, which may be none.
+func startAt(t *testing.T, api scheme.API, at ref.Ref, opts ...Option) *client {
+	t.Helper()
 	dir := t.TempDir()
-	s, err := New(api, root, append([]Option{WithSpoolDir(dir)}, opts...)...)
+	s, err := New(api, at, append([]Option{WithSpoolDir(dir)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,7 @@ func validHash(hash string) (cost int, err error) {
 		return 0, fmt.Errorf("%w: the hash is %s; make one with \"htpasswd -B\"", errs.ErrInvalid, kindOf(hash))
 	}
 	cost, err = strconv.Atoi(hash[4:6])
-	if err != nil || len(hash) != 60 || strings.Trim(hash[7:], "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") != "" {
+	if err != nil || hash[4] < '0' || len(hash) != 60 || strings.Trim(hash[7:], "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") != "" {
 		return 0, fmt.Errorf("%w: the hash of bcrypt is cut off, or has something behind it; make it again with \"htpasswd -B\"", errs.ErrInvalid)
 	}
 	if cost < minCost || cost > maxCost {

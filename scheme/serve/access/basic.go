@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -206,7 +207,9 @@ func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsContro
 // another name and password.
 func (b *Basic) mac(name, password string) (m mac) {
 	h := hmac.New(sha256.New, b.key[:])
-	fmt.Fprintf(h, "%d:%s%s", len(name), name, password)
+	text := binary.AppendUvarint(make([]byte, 0, 128), uint64(len(name)))
+	text = append(append(text, name...), password...)
+	h.Write(text)
 	h.Sum(m[:0])
 	return m
 }

@@ -20,6 +20,7 @@ type volume struct {
 	root  *os.Root
 	hook  hook
 	eager bool // large files will be synced
+	dir   atomic.Pointer[openDir]
 
 	mu      sync.Mutex
 	watch   *os.File // open since before the first write: the system tells it of failures since then
@@ -29,10 +30,19 @@ type volume struct {
 	together sync.Mutex
 }
 
+// openDir is the volume's directory, open, where calls relative to it are made that os.Root does not know.
+type openDir struct {
+	f  *os.File
+	fd int
+}
+
 func (v *volume) close() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	err := v.root.Close()
+	if d := v.dir.Swap(nil); d != nil {
+		err = errors.Join(err, d.f.Close())
+	}
 	if v.watch != nil {
 		err = errors.Join(err, v.watch.Close())
 	}
@@ -313,8 +323,14 @@ func cutTime(t int64) int64 {
 
 // stat identifies a regular file. Anything else under that name is errs.ErrCorrupt.
 func (v *volume) stat(name string) (fileID, error) {
+	if id, err := v.glance(name); err != errUnknown {
+		return id, err
+	}
 	return statID(v.root, name)
 }
+
+// errUnknown: the quick way to look at a file has no answer, which os.Root may have.
+var errUnknown = errors.New("not known")
 
 // isLink reports whether a symbolic link has the name, wherever it leads.
 func (v *volume) isLink(name string) bool {
@@ -324,6 +340,9 @@ func (v *volume) isLink(name string) bool {
 
 // openFile opens a regular file for reading, and identifies it. Asking first keeps a FIFO from blocking the open.
 func (v *volume) openFile(name string) (*os.File, fileID, error) {
+	if f, id, err := v.openQuick(name); err != errUnknown {
+		return f, id, err
+	}
 	if _, err := v.stat(name); err != nil {
 		return nil, fileID{}, err
 	}

@@ -250,9 +250,15 @@ func (x *explorer) visit(ctx context.Context, c child, depth int) error {
 
 // readManifest reads and verifies a manifest's file. One that is damaged is set aside.
 func (l *layout) readManifest(ctx context.Context, d digest.Digest, mediaType string) (*manifest.Manifest, error) {
-	m, _, err := l.loadManifest(ctx, d, mediaType, func(f *os.File, id fileID, name string) error {
+	if m := l.recall(d, mediaType); m != nil {
+		return m, ctx.Err()
+	}
+	m, id, err := l.loadManifest(ctx, d, mediaType, func(f *os.File, id fileID, name string) error {
 		return l.condemn(ctx, f, id, name, d)
 	})
+	if err == nil {
+		l.mem.manifests.keep(id, mediaType, m)
+	}
 	return m, err
 }
 

@@ -17,6 +17,8 @@ type memory struct {
 	suspect  map[fileID]struct{} // by sameFile
 	bad      map[badFile]struct{}
 	hashing  map[badFile]chan struct{} // closed when whoever reads the file is done
+
+	manifests manifestCache
 }
 
 // badFile is a file that does not have the digest whose name it has. Under another name it may be what it should be.

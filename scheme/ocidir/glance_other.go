@@ -4,7 +4,9 @@ package ocidir
 
 import "os"
 
-// Elsewhere os.Root does everything.
+// Elsewhere os.Root does everything, and what is not known is looked for again.
+
+func lookAtFile(string) (fileID, bool) { return fileID{}, false }
 
 func (v *volume) confirm(name string, id fileID) bool {
 	now, err := v.stat(name)

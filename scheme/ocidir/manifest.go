@@ -21,6 +21,11 @@ func (l *layout) resolve(ctx context.Context, r ref.Ref) (digest.Digest, string,
 	if err != nil {
 		return "", "", err
 	}
+	return l.resolveIn(ctx, ix, r)
+}
+
+// resolveIn is resolve for who has the index.
+func (l *layout) resolveIn(ctx context.Context, ix *index, r ref.Ref) (digest.Digest, string, error) {
 	if r.Digest != "" {
 		mt, err := l.find(ctx, ix, r.Digest)
 		return r.Digest, mt, err
@@ -31,16 +36,19 @@ func (l *layout) resolve(ctx context.Context, r ref.Ref) (digest.Digest, string,
 	return "", "", errs.ErrManifestUnknown
 }
 
-// lookUp is resolve for who wants to rely on what is found: it was leased before.
-func (l *layout) lookUp(ctx context.Context, r ref.Ref) (digest.Digest, string, error) {
+// lookUp is resolveIn for who wants to rely on what is found: it was leased before.
+func (l *layout) lookUp(ctx context.Context, ix *index, r ref.Ref) (digest.Digest, string, error) {
 	for {
-		d, mt, err := l.resolve(ctx, r)
+		d, mt, err := l.resolveIn(ctx, ix, r)
 		if err != nil {
 			return "", "", err
 		}
 		fresh, err := l.leases.look(d)
 		if err != nil || !fresh {
 			return d, mt, err
+		}
+		if ix, err = l.index(ctx); err != nil {
+			return "", "", err
 		}
 	}
 }
@@ -49,16 +57,16 @@ func (l *layout) lookUp(ctx context.Context, r ref.Ref) (digest.Digest, string, 
 func (o *OCIDir) ManifestGet(ctx context.Context, r ref.Ref, opts ...scheme.ManifestGetOption) (*manifest.Manifest, error) {
 	const op = "manifest get"
 	want := scheme.Collect(opts).Expect
-	l, end, err := o.begin(ctx, op, r)
+	l, ix, err := o.beginIndex(ctx, op, r)
 	if err != nil {
 		return nil, err
 	}
-	defer end()
-	find := l.resolve
+	defer o.release(l)
+	find := l.resolveIn
 	if l.leases.started() {
 		find = l.lookUp
 	}
-	d, mt, err := find(ctx, r)
+	d, mt, err := find(ctx, ix, r)
 	if err != nil {
 		return nil, failRead(op, r, "", err)
 	}
@@ -86,12 +94,12 @@ func (o *OCIDir) ManifestGet(ctx context.Context, r ref.Ref, opts ...scheme.Mani
 // manifest here puts it again, which heals it.
 func (o *OCIDir) ManifestHead(ctx context.Context, r ref.Ref, _ ...scheme.ManifestHeadOption) (types.Descriptor, error) {
 	const op = "manifest head"
-	l, end, err := o.begin(ctx, op, r)
+	l, ix, err := o.beginIndex(ctx, op, r)
 	if err != nil {
 		return types.Descriptor{}, err
 	}
-	defer end()
-	d, mt, err := l.lookUp(ctx, r)
+	defer o.release(l)
+	d, mt, err := l.lookUp(ctx, ix, r)
 	if err != nil {
 		return types.Descriptor{}, failRead(op, r, "", err)
 	}
@@ -106,6 +114,9 @@ func (o *OCIDir) ManifestHead(ctx context.Context, r ref.Ref, _ ...scheme.Manife
 }
 
 func (l *layout) headManifest(ctx context.Context, d digest.Digest, mt string) (types.Descriptor, error) {
+	if m := l.recall(d, mt); m != nil {
+		return m.Descriptor(), ctx.Err()
+	}
 	name, err := blobPath(d)
 	if err != nil {
 		return types.Descriptor{}, err

@@ -163,11 +163,16 @@ func (o *OCIDir) cached(path string, fresh *layout, dir dirInfo) (*layout, error
 			return nil, err
 		}
 	}
+	o.take(l)
+	return l, nil
+}
+
+// take counts one more use of l. The caller holds mu.
+func (o *OCIDir) take(l *layout) {
 	if l.users++; l.idle != nil {
 		o.idle.Remove(l.idle)
 		l.idle = nil
 	}
-	return l, nil
 }
 
 // forget takes l out of the cache, and closes it if nobody uses it. The caller holds mu.

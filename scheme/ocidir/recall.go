@@ -1,11 +1,14 @@
 package ocidir
 
 import (
+	"context"
+	"os"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ocisync/ocisync/types/manifest"
+	"github.com/ocisync/ocisync/types/ref"
 )
 
 const (
@@ -28,16 +31,18 @@ type manifestCache struct {
 type recalled struct {
 	m         *manifest.Manifest
 	id        fileID
+	name      string // of the file in its layout
 	mediaType string // that was asked for
 }
 
 func (r recalled) cost() int { return len(r.m.Raw()) + recallCost }
 
 func (c *manifestCache) keep(id fileID, mediaType string, m *manifest.Manifest) {
-	fresh := recalled{m, id, mediaType}
-	if len(m.Raw()) > maxRecall {
+	name, err := blobPath(m.Digest())
+	if err != nil || len(m.Raw()) > maxRecall {
 		return
 	}
+	fresh := recalled{m, id, name, mediaType}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known == nil {
@@ -73,9 +78,58 @@ func (l *layout) recall(d digest.Digest, mediaType string) *manifest.Manifest {
 	if r.m == nil || r.mediaType != mediaType {
 		return nil
 	}
-	name, err := blobPath(d)
-	if err != nil || !l.vol.confirm(name, r.id) || l.mem.isBad(r.id, d) {
+	if !l.vol.confirm(r.name, r.id) || l.mem.isBad(r.id, d) {
 		return nil
 	}
 	return r.m
+}
+
+// beginIndex is begin for who reads the index, which is as it is now. The caller releases the layout.
+func (o *OCIDir) beginIndex(ctx context.Context, op string, r ref.Ref) (*layout, *index, error) {
+	path, err := o.locate(ctx, op, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if l, ix := o.again(path); l != nil {
+		return l, ix, nil
+	}
+	l, _, err := o.begin(ctx, op, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	ix, err := l.index(ctx)
+	if err != nil {
+		o.release(l)
+		return nil, nil, failRead(op, r, "", err)
+	}
+	return l, ix, nil
+}
+
+// again takes the layout of path into use if path still has the index that is in memory. Whether the directory is the
+// same one need not be asked then: another one with the very same file has the same content, until somebody writes to it.
+func (o *OCIDir) again(path string) (*layout, *index) {
+	l := o.opened(path)
+	if l == nil {
+		return nil, nil
+	}
+	if c := l.cache.Load(); c != nil && c.sure {
+		id, ok := lookAtFile(path + string(os.PathSeparator) + indexName)
+		if marker := l.marker.Load(); ok && id == c.id && marker != nil && l.vol.confirm(markerName, *marker) {
+			return l, c.ix
+		}
+	}
+	o.release(l)
+	return nil, nil
+}
+
+// opened takes the layout of path into use if it is open.
+func (o *OCIDir) opened(path string) *layout {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l := o.layouts[path]
+	if l == nil || o.closed {
+		return nil
+	}
+	o.take(l)
+	return l
 }

@@ -14,15 +14,11 @@ import (
 func (o *OCIDir) TagList(ctx context.Context, r ref.Ref, opts ...scheme.TagListOption) (tag.List, error) {
 	const op = "tag list"
 	opt := scheme.Collect(opts)
-	l, end, err := o.begin(ctx, op, r)
+	l, ix, err := o.beginIndex(ctx, op, r)
 	if err != nil {
 		return tag.List{}, err
 	}
-	defer end()
-	ix, err := l.index(ctx)
-	if err != nil {
-		return tag.List{}, failRead(op, r, "", err)
-	}
+	defer o.release(l)
 	return ix.page(opt.Last, opt.PageLimit()), nil
 }
 

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"log/slog"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -34,13 +35,15 @@ type config struct {
 	maxSessions int
 	sessionTTL  time.Duration
 
-	readIdle, writeIdle time.Duration
+	readIdle, writeIdle    time.Duration
+	maxConns, maxConnsEach int
+	proxies                []netip.Prefix // that are trusted
 }
 
 func newConfig(opts []Option) config {
 	c := config{
 		log: slog.New(slog.DiscardHandler), maxSessions: defaultMaxSessions, sessionTTL: defaultSessionTTL,
-		readIdle: defaultReadIdle, writeIdle: defaultWriteIdle,
+		readIdle: defaultReadIdle, writeIdle: defaultWriteIdle, maxConns: defaultMaxConns, maxConnsEach: defaultMaxConnsEach,
 	}
 	for _, o := range opts {
 		o(&c)

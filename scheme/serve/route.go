@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"runtime/debug"
 	"strconv"
@@ -97,7 +96,7 @@ func (b *body) Read(p []byte) (int, error) {
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{w: w, r: r, body: &body{r: r.Body}, id: rand.Text(), began: time.Now()}
-	x.ctx = Context{Method: r.Method, Remote: peer(r)}
+	x.ctx = Context{Method: r.Method, Remote: s.remote(r)}
 	s.deadlines(x)
 	defer s.inspect(x)
 	defer x.keepWriting() // for what net/http still has in its buffers
@@ -121,15 +120,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.serve(x); err != nil {
 		s.fail(x, err)
 	}
-}
-
-// peer is who the connection is from.
-func peer(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return ap.Addr().Unmap()
 }
 
 // serve answers, or says why not. Nothing is looked up before it is known who asks and may.

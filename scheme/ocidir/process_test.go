@@ -53,7 +53,14 @@ func TestMain(m *testing.M) {
 	if plan := os.Getenv(faultEnv); plan != "" {
 		os.Exit(faultMain(plan))
 	}
-	goleak.VerifyTestMain(m)
+	remove := moveToMemory()
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if err := remove(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+		os.Exit(code)
+	}))
 }
 
 func write(dir, name, count string) error {

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package ocidir
+
+func moveToMemory() (remove func() error) { return func() error { return nil } }

@@ -252,13 +252,12 @@ func TestAttackManyRanges(t *testing.T) {
 }
 
 func TestAttackHugeHeaders(t *testing.T) {
-	each(t, func(t *testing.T, w *wire) {
-		w.want("431", "GET", "/v2/", nil, "X: "+strings.Repeat("x", 2<<20))
-		w.want("431", "GET", "/v2/", nil, slices.Repeat([]string{"X: " + strings.Repeat("x", 1000)}, 2000)...)
-		w.want("431", "GET", "/v2/"+strings.Repeat("a", 2<<20)+"/tags/list", nil)
-		w.want("200", "GET", "/v2/", nil, "Range: bytes="+strings.Repeat("0", 10000), "If-None-Match: "+strings.Repeat(`"x",`, 3000), "Accept: "+strings.Repeat("a/b,", 3000))
-		w.want("200", "GET", "/v2/", nil)
-	})
+	w := overMem(t) // a server has read the head before it knows the place
+	w.want("431", "GET", "/v2/", nil, "X: "+strings.Repeat("x", 2<<20))
+	w.want("431", "GET", "/v2/", nil, slices.Repeat([]string{"X: " + strings.Repeat("x", 1000)}, 2000)...)
+	w.want("431", "GET", "/v2/"+strings.Repeat("a", 2<<20)+"/tags/list", nil)
+	w.want("200", "GET", "/v2/", nil, "Range: bytes="+strings.Repeat("0", 10000), "If-None-Match: "+strings.Repeat(`"x",`, 3000), "Accept: "+strings.Repeat("a/b,", 3000))
+	w.want("200", "GET", "/v2/", nil)
 }
 
 // A request that is refused by its head is refused before its body is asked for.

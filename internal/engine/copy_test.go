@@ -336,12 +336,13 @@ func TestSizesThatContradictEachOtherAreFound(t *testing.T) {
 	for _, second := range []int64{4, 6} {
 		w := newWorld(t)
 		b := w.atSource()
-		layer := b.blob("layer")
+		layer := noBlob("layer")
 		liar := layer
 		liar.Size = second
 		m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: b.blob("{}"), Layers: []types.Descriptor{layer, liar}}
 		m.SchemaVersion = 2
 		b.put(m, "latest")
+		b.blob("layer")
 		_, err := w.engine.Copy(context.Background(), w.from, w.to, plain)
 		if !errors.Is(err, errs.ErrSizeMismatch) || w.tag("latest") != "" {
 			t.Errorf("size %d: %v", second, err)
@@ -419,10 +420,11 @@ func TestSizesOfManifestsThatContradictEachOtherAreFound(t *testing.T) {
 	for _, wrong := range []int64{1, 1 << 20} {
 		w := newWorld(t)
 		b := w.atSource()
-		img := b.image([]string{"layer"})
+		img := newWorld(t).atSource().image([]string{"layer"})
 		liar := img
 		liar.Size = wrong
 		b.index([]types.Descriptor{img, liar}, "latest")
+		b.image([]string{"layer"})
 		if _, err := w.engine.Copy(context.Background(), w.from, w.to, plain); !errors.Is(err, errs.ErrSizeMismatch) || w.tag("latest") != "" {
 			t.Errorf("size %d: %v", wrong, err)
 		}
@@ -460,11 +462,12 @@ func TestAnIndexWithGapsIsRetagged(t *testing.T) {
 func TestASizeThatContradictsTheTargetsBlobIsFound(t *testing.T) {
 	w := newWorld(t)
 	b := w.atSource()
-	layer := b.blob("layer")
+	layer := noBlob("layer")
 	layer.Size = 99
 	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: b.blob("{}"), Layers: []types.Descriptor{layer}}
 	m.SchemaVersion = 2
 	b.put(m, "latest")
+	b.blob("layer")
 	w.atTarget().image([]string{"layer"}, "other")
 	if _, err := w.engine.Copy(context.Background(), w.from, w.to, plain); !errors.Is(err, errs.ErrSizeMismatch) || w.tag("latest") != "" {
 		t.Errorf("%v", err)

@@ -80,9 +80,14 @@ type builder struct {
 func (w *world) atSource() *builder { return &builder{w.t, w.src.base, w.from.Place()} }
 func (w *world) atTarget() *builder { return &builder{w.t, w.dst.base, w.to.Place()} }
 
+// noBlob describes a blob that is put later: of what is there, no manifest may say a wrong size.
+func noBlob(text string) types.Descriptor {
+	return types.Descriptor{Digest: digest.FromString(text), MediaType: ocispec.MediaTypeImageLayer, Size: int64(len(text))}
+}
+
 func (b *builder) blob(text string) types.Descriptor {
 	b.t.Helper()
-	d, err := b.to.BlobPut(context.Background(), b.r, types.Descriptor{Digest: digest.FromString(text), MediaType: ocispec.MediaTypeImageLayer}, strings.NewReader(text))
+	d, err := b.to.BlobPut(context.Background(), b.r, noBlob(text), strings.NewReader(text))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -137,7 +142,7 @@ func (b *builder) putRaw(raw []byte, names ...string) types.Descriptor {
 		at = b.r.WithTag(names[0])
 		names = names[1:]
 	}
-	if _, err := b.to.ManifestPut(context.Background(), at, m, scheme.WithTags(names...), scheme.WithSparse()); err != nil {
+	if _, err := b.to.ManifestPut(context.Background(), at, m, scheme.WithTags(names...), scheme.WithSparseImages()); err != nil {
 		b.t.Fatal(err)
 	}
 	return m.Descriptor()

@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"sync/atomic"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -29,43 +27,35 @@ type demoRegistry struct {
 	host     string
 	requests atomic.Int64
 	api      *mem.Mem
-	handler  *serve.Server
-	server   *http.Server
-	done     chan error
+	server   *httpServer
 }
 
 // startDemoRegistry starts a registry that holds the demo image. The caller closes it.
 func startDemoRegistry(ctx context.Context) (*demoRegistry, error) {
 	root := ref.Ref{Scheme: "mem", Root: "demo"}
-	r := &demoRegistry{api: mem.New(), done: make(chan error, 1)}
+	r := &demoRegistry{api: mem.New()}
 	if err := seed(ctx, r.api, root.WithRepo(demoSource), testdata.Demo()); err != nil {
 		return nil, err
 	}
-	handler, err := serve.New(r.api, root)
+	registry, err := serve.New(r.api, root)
 	if err != nil {
 		return nil, err
 	}
-	r.handler = handler
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := listen(ctx, "127.0.0.1:0")
 	if err != nil {
-		return nil, errors.Join(err, handler.Shutdown(ctx))
+		return nil, errors.Join(err, registry.Shutdown(ctx))
 	}
 	r.host = listener.Addr().String()
-	r.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	r.server = startHTTP(listener, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.requests.Add(1)
-		handler.ServeHTTP(w, req)
-	})}
-	go func() { r.done <- r.server.Serve(listener) }()
+		registry.ServeHTTP(w, req)
+	}), registry)
 	return r, nil
 }
 
 // close ends the registry, and with it its content. Its clients are done.
 func (r *demoRegistry) close() error {
-	err := r.server.Close()
-	if serr := <-r.done; !errors.Is(serr, http.ErrServerClosed) {
-		err = errors.Join(err, serr)
-	}
-	return errors.Join(err, r.handler.Shutdown(context.Background()), scheme.Close(r.api))
+	return errors.Join(r.server.stop(0), scheme.Close(r.api))
 }
 
 // seed puts everything that a layout's index.json lists into r, by the same calls that any copy makes.

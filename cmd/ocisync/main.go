@@ -1,4 +1,5 @@
-// Command ocisync copies OCI images between registries and directories, and looks into both.
+// Command ocisync copies OCI images between registries and directories, looks into both, and makes a registry of a
+// directory.
 //
 // One file per command; the rest is what they share: the flags that every command has (globals.go), what an argument
 // may name (place.go), what is shown while work runs (progress*.go), and how a failure is told (failure.go, exit.go).
@@ -11,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 )
@@ -20,7 +22,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // run is the whole program: it returns the exit code.
 func run(args []string, stdout, stderr *os.File) int {
 	a := &app{out: &output{w: stdout}, console: &console{w: stderr}, terminal: isTerminal(stderr)}
-	ctx, stop := interruptible(context.Background(), a.console)
+	ctx, stop := interruptible(context.Background(), a.interrupted)
 	defer stop()
 	root := a.rootCommand()
 	root.SetArgs(args)
@@ -57,6 +59,20 @@ type app struct {
 	log      *slog.Logger
 	running  bool // the command line was understood; what fails from here on is not a matter of usage
 	cancel   context.CancelFunc
+
+	farewell atomic.Pointer[string] // what the first interrupt says; nil is what fits most commands
+}
+
+// onInterrupt sets what the first interrupt says.
+func (a *app) onInterrupt(text string) { a.farewell.Store(&text) }
+
+// interrupted tells the user that the first interrupt was understood.
+func (a *app) interrupted() {
+	text := "interrupted: stopping; again to stop at once; the same command moves what is still missing"
+	if t := a.farewell.Load(); t != nil {
+		text = *t
+	}
+	a.console.note("%s", text)
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -76,7 +92,8 @@ interrupted moves only what is still missing when the same command is run again.
   ocisync copy alpine:3 ./mirror                 a registry's image into a directory
   ocisync copy --all-tags ghcr.io/org/app ./app  all tags of a repository
   ocisync ls ./app                               the tags of a directory
-  ocisync copy --all-tags ./app reg.lan/app      and into another registry`,
+  ocisync copy --all-tags ./app reg.lan/app      and into another registry
+  ocisync serve ./mirror                         a registry over a directory`,
 		Args:              commandExpected,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
@@ -88,7 +105,7 @@ interrupted moves only what is still missing when the same command is run again.
 	root.SetFlagErrorFunc(flagError)
 	root.Flags().SortFlags = false
 	a.globals.register(root)
-	root.AddCommand(a.copyCommand(), a.lsCommand(), a.inspectCommand(), a.verifyCommand(), a.gcCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.copyCommand(), a.lsCommand(), a.inspectCommand(), a.verifyCommand(), a.gcCommand(), a.serveCommand(), a.demoCommand(), a.versionCommand())
 	root.AddCommand(topics()...)
 	helpExpected(root)
 	return root

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -159,6 +160,8 @@ func (c *corrupter) ReadFrom(src io.Reader) (int64, error) {
 //	rundoc FILE              runs the commands of a documentation page, see rundoc_test.go
 //	json FILE                fails unless FILE (or stdout) is JSON
 //	jsonlines FILE           fails unless each line of FILE (or stderr) is JSON, and there are some
+//
+// and those of servescript_test.go for servers.
 func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	registries := map[*testscript.TestScript]map[string]*testRegistry{}
 	var mu sync.Mutex
@@ -171,7 +174,7 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 		}
 		return r
 	}
-	return map[string]func(*testscript.TestScript, bool, []string){
+	commands := map[string]func(*testscript.TestScript, bool, []string){
 		"registry": func(ts *testscript.TestScript, _ bool, args []string) {
 			r, server, err := startTestRegistry(context.Background(), args[1:]...)
 			ts.Check(err)
@@ -232,6 +235,8 @@ func scriptCommands() map[string]func(*testscript.TestScript, bool, []string) {
 			}
 		},
 	}
+	maps.Copy(commands, serveCommands())
+	return commands
 }
 
 func scriptLogin(ts *testscript.TestScript, _ bool, args []string) {

@@ -21,9 +21,9 @@ func (e *timeoutError) Error() string { return "not done within --timeout " + e.
 
 func (e *timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
 
-// interruptible returns a context that the first interrupt ends. The second ends the program at once, as nothing that
+// interruptible returns a context that the first interrupt ends, which say tells the user. The second ends the program at once, as nothing that
 // is being written becomes visible before it is whole.
-func interruptible(ctx context.Context, say *console) (context.Context, context.CancelFunc) {
+func interruptible(ctx context.Context, say func()) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -32,7 +32,7 @@ func interruptible(ctx context.Context, say *console) (context.Context, context.
 		select {
 		case sig := <-signals:
 			cancel(errInterrupted{sig})
-			say.note("interrupted: stopping; again to stop at once; the same command moves what is still missing")
+			say()
 		case <-done:
 			return
 		}

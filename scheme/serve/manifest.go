@@ -1,22 +1,16 @@
 package serve
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/ocisync/ocisync/internal/ocihttp"
 	"github.com/ocisync/ocisync/scheme"
-	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/manifest"
 	"github.com/ocisync/ocisync/types/ref"
 )
-
-// maxTags bounds the tags of one put. The specification asks for ten.
-const maxTags = 500
 
 // at is the manifest that the request is about.
 func (x *exchange) at() ref.Ref {
@@ -56,18 +50,14 @@ func (s *Server) manifestHead(x *exchange) error {
 
 // manifestPut stores a manifest under its digest, and under the tags of path and query.
 func (s *Server) manifestPut(x *exchange) error {
-	if len(x.req.Tags) > maxTags {
-		return &statusError{status: http.StatusRequestURITooLong, err: ocihttp.Public(fmt.Errorf("%w: %d tags, more than %d", errs.ErrInvalid, len(x.req.Tags), maxTags))}
+	if len(x.req.Tags) > s.maxTags {
+		return &statusError{status: http.StatusRequestURITooLong, err: ocihttp.Public(fmt.Errorf("%w: %d tags, more than %d", errs.ErrInvalid, len(x.req.Tags), s.maxTags))}
 	}
-	raw, err := x.readManifest()
+	raw, err := s.readManifest(x)
 	if err != nil {
 		return err
 	}
-	m, err := parseManifest(raw, x.r.Header.Get("Content-Type"), x.req)
-	if err != nil {
-		return ocihttp.Public(err)
-	}
-	view, err := m.View()
+	m, view, err := parseManifest(raw, x)
 	if err != nil {
 		return ocihttp.Public(err)
 	}
@@ -81,6 +71,9 @@ func (s *Server) manifestPut(x *exchange) error {
 		opts = append(opts, scheme.WithTagAt(at.At))
 	}
 	res, err := s.api.ManifestPut(x.r.Context(), x.at(), m, opts...)
+	if wrong := (*manifest.SizeError)(nil); errors.As(err, &wrong) {
+		return ocihttp.Public(wrong)
+	}
 	if err != nil {
 		return err
 	}
@@ -95,45 +88,6 @@ func (s *Server) manifestPut(x *exchange) error {
 		}
 	}
 	return x.done(http.StatusCreated)
-}
-
-// readManifest reads the body, which may come without a length, up to the limit.
-func (x *exchange) readManifest() ([]byte, error) {
-	tooLarge := ocihttp.Public(fmt.Errorf("%w: a manifest may have %d bytes", errs.ErrSizeInvalid, types.MaxManifestSize))
-	if x.r.ContentLength > types.MaxManifestSize {
-		return nil, tooLarge
-	}
-	raw, err := io.ReadAll(io.LimitReader(x.body, types.MaxManifestSize+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(raw) > types.MaxManifestSize {
-		return nil, tooLarge
-	}
-	return raw, nil
-}
-
-// parseManifest makes a manifest of what was sent. Content-Type and the document's own type must agree: who reads the
-// one would otherwise see something else than who reads the other (CVE-2021-41190).
-func parseManifest(raw []byte, contentType string, req *ocihttp.Request) (*manifest.Manifest, error) {
-	opts := []manifest.Option{manifest.WithDigest(req.Digest)}
-	if contentType != "" {
-		opts = append(opts, manifest.WithMediaType(contentType))
-	}
-	m, err := manifest.New(raw, opts...)
-	if err != nil {
-		return nil, err
-	}
-	if m.MediaType() == "" {
-		return nil, fmt.Errorf("%w: neither Content-Type nor the document says its type", errs.ErrManifestInvalid)
-	}
-	var doc struct {
-		MediaType string `json:"mediaType"`
-	}
-	if err := json.Unmarshal(raw, &doc); err == nil && doc.MediaType != "" && types.CleanMediaType(doc.MediaType) != m.MediaType() {
-		return nil, fmt.Errorf("%w: Content-Type is %.100q, the document says %.100q", errs.ErrManifestInvalid, m.MediaType(), doc.MediaType)
-	}
-	return m, nil
 }
 
 // manifestDelete removes a tag, or by digest a manifest with all its tags.

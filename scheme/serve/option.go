@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/types"
 )
 
 // The defaults of options.
 const (
+	defaultMaxTags     = 500
 	defaultMaxSessions = 1000
 	defaultSessionTTL  = time.Hour
 )
@@ -25,7 +27,9 @@ type config struct {
 	readOnly bool
 	log      *slog.Logger
 
-	putOptions []scheme.ManifestPutOption // of every put
+	maxManifest int64
+	maxTags     int
+	putOptions  []scheme.ManifestPutOption // of every put
 
 	authenticator Authenticator // nil: nobody is anybody in particular
 	authorizer    Authorizer    // nil: see WithAuthenticator
@@ -42,6 +46,7 @@ type config struct {
 
 func newConfig(opts []Option) config {
 	c := config{
+		maxManifest: types.MaxManifestSize, maxTags: defaultMaxTags,
 		log: slog.New(slog.DiscardHandler), maxSessions: defaultMaxSessions, sessionTTL: defaultSessionTTL,
 		readIdle: defaultReadIdle, writeIdle: defaultWriteIdle, maxConns: defaultMaxConns, maxConnsEach: defaultMaxConnsEach,
 	}
@@ -71,6 +76,16 @@ func WithSparse() Option {
 func WithSparseImages() Option {
 	return func(c *config) { c.putOptions = append(c.putOptions, scheme.WithSparseImages()) }
 }
+
+// WithMaxManifest bounds the size of manifests that are pushed, in bytes; larger ones are answered with 413. It is at
+// least 4 MiB, as the specification asks, and at most types.MaxManifestSize, the default.
+func WithMaxManifest(bytes int64) Option {
+	return func(c *config) { c.maxManifest = min(max(bytes, 4<<20), types.MaxManifestSize) }
+}
+
+// WithMaxTags bounds the tags that one put of a manifest may name beside that of its path; more are answered with 414. It
+// is at least 10, as the specification asks. Default: 500.
+func WithMaxTags(n int) Option { return func(c *config) { c.maxTags = max(n, 10) } }
 
 // WithLogger sets where failures are logged: those of the server as errors, those of requests as debug messages.
 // Default: nowhere.

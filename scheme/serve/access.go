@@ -126,7 +126,7 @@ func (s *Server) admit(x *exchange) error {
 	if err := s.may(x, x.ctx); err != nil {
 		return s.refuse(x, err)
 	}
-	for _, tag := range x.req.Tags[:min(len(x.req.Tags), maxTags)] { // with more of them the request is refused
+	for _, tag := range x.req.Tags[:min(len(x.req.Tags), s.maxTags)] { // with more of them the request is refused
 		c := x.ctx
 		c.Resource = tag
 		if err := s.may(x, c); err != nil {

@@ -465,7 +465,7 @@ func TestEveryTagOfAPutIsAuthorized(t *testing.T) {
 	}
 	// What is refused for its length anyway costs the Authorizer no more than what is not.
 	c.want(414, "", "PUT", "/v2/r/manifests/one?tag=x"+strings.Repeat("&tag=x", 2000), m, put)
-	if n := len(d.take()); n > maxTags+1 {
+	if n := len(d.take()); n > defaultMaxTags+1 {
 		t.Errorf("it is asked %d times", n)
 	}
 }

@@ -111,14 +111,21 @@ func WithAuthorizer(a Authorizer) Option { return func(c *config) { c.authorizer
 // admit authenticates and authorizes a request, before anything of it has an effect or is looked up.
 func (s *Server) admit(x *exchange) error {
 	if s.authenticator != nil {
+		if err := s.patience(x); err != nil {
+			return err
+		}
 		who, err := s.authenticator.Authenticate(x.r)
 		if err != nil {
 			if errors.Is(err, errs.ErrUnauthorized) {
+				s.wrong(x)
 				x.challenge(s.authenticator)
 			}
 			return err
 		}
 		x.ctx.Subject, x.ctx.Groups, x.ctx.Claims = who.Subject, who.Groups, who.Claims
+	}
+	if err := s.throttle(x); err != nil {
+		return err
 	}
 	if x.req.Kind == ocihttp.Ping {
 		return s.admitPing(x)

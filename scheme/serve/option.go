@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types"
 )
@@ -42,6 +44,10 @@ type config struct {
 	readIdle, writeIdle    time.Duration
 	maxConns, maxConnsEach int
 	proxies                []netip.Prefix // that are trusted
+
+	maxRequests, maxRequestsEach int
+	rate                         rate.Limit // 0: none
+	burst                        int
 }
 
 func newConfig(opts []Option) config {
@@ -49,6 +55,7 @@ func newConfig(opts []Option) config {
 		maxManifest: types.MaxManifestSize, maxTags: defaultMaxTags,
 		log: slog.New(slog.DiscardHandler), maxSessions: defaultMaxSessions, sessionTTL: defaultSessionTTL,
 		readIdle: defaultReadIdle, writeIdle: defaultWriteIdle, maxConns: defaultMaxConns, maxConnsEach: defaultMaxConnsEach,
+		maxRequests: defaultMaxRequests, maxRequestsEach: defaultMaxRequestsEach,
 	}
 	for _, o := range opts {
 		o(&c)

@@ -106,6 +106,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.leave()
+	release, err := s.slot(x)
+	if err != nil {
+		s.fail(x, err)
+		return
+	}
+	defer release()
 	defer func() {
 		v := recover()
 		if v == nil {
@@ -126,6 +132,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serve(x *exchange) error {
 	req, err := s.parse(x.r)
 	if err != nil {
+		if terr := s.throttle(x); terr != nil {
+			return terr
+		}
 		return err
 	}
 	x.req = req

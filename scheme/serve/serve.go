@@ -28,6 +28,8 @@ type Server struct {
 	api      scheme.API
 	places   places
 	sessions *sessions
+	slots    *slots
+	rates    *rates // nil: no limit
 	seen     seen
 
 	mu      sync.Mutex
@@ -49,6 +51,7 @@ func New(api scheme.API, root ref.Ref, opts ...Option) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{config: c, api: api, places: ps, idle: make(chan struct{})}
+	s.slots, s.rates = newSlots(c.maxRequests, c.maxRequestsEach), newRates(c.rate, c.burst, maxCallers)
 	if s.readOnly {
 		s.api = scheme.ReadOnly(api)
 		return s, nil

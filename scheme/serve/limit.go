@@ -1,7 +1,7 @@
 package serve
 
 import (
-	"container/list"
+	lru "container/list"
 	"context"
 	"fmt"
 	"net/netip"
@@ -146,9 +146,9 @@ type rates struct {
 	max   int
 
 	mu      sync.Mutex
-	buckets map[caller]*list.Element // of *bucket
-	used    list.List                // who asked last is in front
-	others  *rate.Limiter            // of those for whom there is no room
+	buckets map[caller]*lru.Element // of *bucket
+	used    lru.List                // who asked last is in front
+	others  *rate.Limiter           // of those for whom there is no room
 }
 
 type bucket struct {
@@ -161,7 +161,7 @@ func newRates(limit rate.Limit, burst, callers int) *rates {
 	if !(limit > 0) {
 		return nil
 	}
-	return &rates{limit: limit, burst: burst, max: callers, buckets: map[caller]*list.Element{}, others: rate.NewLimiter(limit, burst)}
+	return &rates{limit: limit, burst: burst, max: callers, buckets: map[caller]*lru.Element{}, others: rate.NewLimiter(limit, burst)}
 }
 
 // bucket finds or makes the one of a caller.

@@ -117,7 +117,9 @@ func TestConformContentTypes(t *testing.T) {
 			{types.MediaTypeDockerManifest, types.MediaTypeDockerManifest, types.MediaTypeDockerManifest},
 			{"application/vnd.example.unknown+json", "application/vnd.example.unknown+json", "application/vnd.example.unknown+json"},
 			{"application/vnd.example.unknown+json", "", "application/vnd.example.unknown+json"},
+			{strings.ToUpper(v1.MediaTypeImageManifest), v1.MediaTypeImageManifest, v1.MediaTypeImageManifest}, // RFC 9110: letters are alike
 			{"", v1.MediaTypeImageManifest, v1.MediaTypeImageManifest},
+			{"", "", v1.MediaTypeImageManifest}, // what has a config and layers is nothing else
 		} {
 			raw := imageDoc(tc.doc, fmt.Sprintf(`,"annotations":{"n":"%d"}`, i))
 			var h []string

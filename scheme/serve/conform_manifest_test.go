@@ -211,7 +211,7 @@ func TestConformDataSets(t *testing.T) {
 	})
 }
 
-// Indexes and images whose content is elsewhere are accepted where the server was told so, and nowhere else.
+// Indexes some of whose images are elsewhere are accepted where the server was told so, and nowhere else.
 func TestConformSparseIndexes(t *testing.T) {
 	s := newSet()
 	s.index(func(x *v1.Index) {
@@ -231,6 +231,18 @@ func TestConformSparseIndexes(t *testing.T) {
 		w.gone("/v2/" + repo1 + "/manifests/sparse-index")
 		w.gone("/v2/" + repo1 + "/manifests/" + m.Digest.String())
 	})
+}
+
+// Nor are images without some of their content accepted, unless the server was told so.
+func TestConformSparseImages(t *testing.T) {
+	s := newSet()
+	s.image(func(m *v1.Manifest) { delete(s.blobs, m.Layers[0].Digest) }, "sparse-image")
+	each(t, func(t *testing.T, w *wire) { w.holds("conformance/sparse", s) }, serve.WithSparseImages())
+	each(t, func(t *testing.T, w *wire) {
+		w.pushBlobs(repo1, s)
+		m := s.manifests[0]
+		w.want("400 MANIFEST_BLOB_UNKNOWN", "PUT", "/v2/"+repo1+"/manifests/sparse-image", m.raw, "Content-Type: "+m.MediaType)
+	}, serve.WithSparse()) // which is for indexes only
 }
 
 // holds takes a set through all that the programme does with one: push, list, head, pull, referrers, delete.

@@ -177,6 +177,16 @@ func (s *Server) refuse(x *exchange, err error) error {
 	return err
 }
 
+// ofPlace makes of a place's errs.ErrUnauthorized, which is what a registry behind this server thinks of the server's
+// own credentials, a denial: the client's are good, and no others would help. A 401 would need a challenge, and make
+// clients ask people for passwords.
+func ofPlace(err error) error {
+	if !errors.Is(err, errs.ErrUnauthorized) {
+		return err
+	}
+	return fmt.Errorf("%w: by what is behind this server: %v", errs.ErrDenied, err) // not to be found to be both
+}
+
 // mayPull reports whether the subject may read another repository than the one it asked for. That it may not is no
 // error: the repository is as good as absent.
 func (s *Server) mayPull(x *exchange, name string) (bool, error) {

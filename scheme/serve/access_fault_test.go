@@ -14,8 +14,11 @@ import (
 	"time"
 
 	"github.com/ocisync/ocisync/internal/ocihttp"
+	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/mem"
 	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/ref"
+	"github.com/ocisync/ocisync/types/tag"
 )
 
 // syncBuffer is a log that many requests write to.
@@ -225,5 +228,25 @@ func TestWhoSentItIsThePeer(t *testing.T) {
 	asked := d.take()
 	if len(asked) != 1 || asked[0].Remote.String() != "127.0.0.1" || asked[0].Subject != "" {
 		t.Errorf("%+v", asked)
+	}
+}
+
+// refusing is a registry that does not take this server's credentials.
+type refusing struct{ scheme.Unimplemented }
+
+func (refusing) TagList(context.Context, ref.Ref, ...scheme.TagListOption) (tag.List, error) {
+	return tag.List{}, &errs.Error{Op: "tag list", Ref: "upstream.internal/r", Status: 401, Code: "UNAUTHORIZED", Err: errs.ErrUnauthorized}
+}
+
+// TestCredentialsOfTheServerAreNotTheClients: what is behind the server does not know the client.
+func TestCredentialsOfTheServerAreNotTheClients(t *testing.T) {
+	d := &door{allow: func(Context) error { return nil }}
+	c := start(t, refusing{}, d.options()...)
+	for _, user := range []string{"guest", ""} {
+		a := c.want(403, "DENIED", "GET", "/v2/r/tags/list", nil, as(user))
+		a.has(t, header{"WWW-Authenticate": ""})
+		if strings.Contains(a.body, "internal") {
+			t.Errorf("the client is told: %s", a.body)
+		}
 	}
 }

@@ -153,7 +153,7 @@ func (s *Server) serve(x *exchange) error {
 	if rt.writes() && (s.readOnly || x.place.ReadOnly) {
 		return &errs.Error{Op: req.Kind.String(), Ref: x.ref.String(), Err: errs.ErrReadOnly}
 	}
-	return rt.answer(s, x)
+	return ofPlace(rt.answer(s, x))
 }
 
 // parse reads the request behind the prefix of all paths.

@@ -120,11 +120,10 @@ func TestAClientLearnsWhatItMay(t *testing.T) {
 	for _, c := range []struct {
 		user             string
 		pull, push, kill error
-		catalog          error
 	}{
-		{"puller", nil, errs.ErrDenied, errs.ErrDenied, nil},
-		{"pusher", nil, nil, errs.ErrDenied, nil},
-		{"stranger", errs.ErrDenied, errs.ErrDenied, errs.ErrDenied, nil},
+		{"puller", nil, errs.ErrDenied, errs.ErrDenied},
+		{"pusher", nil, nil, errs.ErrDenied},
+		{"stranger", errs.ErrDenied, errs.ErrDenied, errs.ErrDenied},
 	} {
 		r := as(c.user)
 		want(c.user+" pulls", get(r, image), c.pull)

@@ -34,8 +34,9 @@ var arrows = []arrow{
 	{"scheme/schemetest", []string{"scheme", "scheme/mem", "types/..."}, []string{digestLib, imageSpec, xSync, goCmp, rapid}},
 	{"scheme/ocidir/...", []string{"scheme", "types/...", "scheme/ocidir/..."}, []string{digestLib, imageSpec, xSync, xSys}},
 	{"scheme/reg/...", []string{"scheme", "types/...", "internal/ocihttp", "scheme/reg/..."}, []string{digestLib, imageSpec, xSync, xTime, oras}},
-	{"scheme/serve", []string{"scheme", "types/...", "internal/ocihttp"}, []string{digestLib, imageSpec, xSync, xTime}},
+	{"scheme/serve", []string{"scheme", "types/...", "internal/ocihttp", "scheme/serve/spool"}, []string{digestLib, imageSpec, xSync, xTime}},
 	{"scheme/serve/access", []string{"scheme/serve", "types/...", "internal/ocihttp"}, []string{crypto}},
+	{"scheme/serve/spool", []string{"scheme", "types/...", "scheme/ocidir"}, nil}, // keeps uploads for places that cannot
 
 	{"internal/ocihttp", []string{"types/..."}, []string{digestLib, imageSpec}},
 	{"internal/engine/...", []string{"scheme", "types/...", "internal/engine/..."}, []string{digestLib, imageSpec, xSync, xTime}},

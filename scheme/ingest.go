@@ -58,7 +58,8 @@ type Upload interface {
 	// Status is what IngestStat would say.
 	Status() blob.Ingest
 
-	// Digest is that of all bytes so far, of the algorithm that the expected digest has, else sha256.
+	// Digest is that of all bytes so far, of the algorithm that the expected digest has, else that of
+	// WithIngestAlgorithm, else sha256.
 	Digest() digest.Digest
 
 	// Commit makes the bytes the blob that want says, labelled with the ingest's labels and over them labels, and
@@ -94,6 +95,13 @@ type Flusher interface {
 	Flush(ctx context.Context) error
 }
 
+// Rereader is implemented by an Upload whose bytes can be read before they are a blob, at any offset: for who wants
+// to make a blob of them elsewhere.
+type Rereader interface {
+	// ReadAt is io.ReaderAt over what was written so far. After the end of the Upload it answers fs.ErrClosed.
+	io.ReaderAt
+}
+
 // IngestManager looks after ingests, those of other processes included.
 type IngestManager interface {
 	// IngestStat describes one ingest. Errors: ErrUploadUnknown.
@@ -122,6 +130,7 @@ type IngestOptions struct {
 	Token    string
 
 	LooseSize bool
+	Algorithm digest.Algorithm
 }
 
 // WithExpectedBlob announces digest and size of the blob, or one of them. Writing more than the size is
@@ -134,6 +143,22 @@ func WithExpectedBlob(d types.Descriptor) IngestOption {
 // who say at Commit what it has to be. What has more than was announced when it is opened again starts over as ever.
 func WithLooseSize() IngestOption {
 	return func(o *IngestOptions) { o.LooseSize = true }
+}
+
+// WithIngestAlgorithm says with which algorithm the bytes are hashed as they come, where the expected digest does not say
+// it. It spares Commit with a digest of that algorithm to read everything again. An ingest that is opened again without
+// this option keeps its algorithm; with another one it is hashed again. Errors of Ingest then: ErrDigestInvalid for an
+// algorithm that is not known.
+func WithIngestAlgorithm(alg digest.Algorithm) IngestOption {
+	return func(o *IngestOptions) { o.Algorithm = alg }
+}
+
+// ValidAlgorithm reports, as errs.ErrDigestInvalid, an algorithm that nothing can be hashed with. None at all is valid.
+func ValidAlgorithm(alg digest.Algorithm) error {
+	if alg != "" && !alg.Available() {
+		return fmt.Errorf("%w: algorithm %.32q", errs.ErrDigestInvalid, string(alg))
+	}
+	return nil
 }
 
 // WithIngestOwner says who began the ingest, for people who look at the list; it is kept when the ingest is opened
@@ -152,4 +177,13 @@ func WithIngestLabels(labels map[string]string) IngestOption {
 // ErrUploadUnknown when the place does not know it any more.
 func WithIngestToken(token string) IngestOption {
 	return func(o *IngestOptions) { o.Token = token }
+}
+
+// IngestFinder finds the repositories of a root that have ingests, those included that are none yet: for who looks after
+// ingests of processes that are gone.
+type IngestFinder interface {
+	// IngestFind calls fn with the name of every repository below r's root that has an ingest, in no particular order,
+	// until fn returns an error, which it then returns; io.EOF ends the search without being returned. fn may use the
+	// API, and remove ingests. It is no error that there is none.
+	IngestFind(ctx context.Context, r ref.Ref, fn func(repo string) error) error
 }

@@ -3,10 +3,13 @@ package mem
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types"
@@ -20,7 +23,8 @@ import (
 type ingest struct {
 	info blob.Ingest // but Offset and Active, which data and by say
 	data []byte      // its bytes are reserved
-	by   *upload     // who has it open; nil is nobody
+	alg  digest.Algorithm
+	by   *upload // who has it open; nil is nobody
 }
 
 // status describes the ingest. The caller holds mu.
@@ -42,6 +46,9 @@ func (m *Mem) Ingest(ctx context.Context, r ref.Ref, key string, opts ...scheme.
 	err := scheme.ValidKey(key)
 	if err == nil {
 		err = scheme.ValidLabels(o.Labels)
+	}
+	if err == nil {
+		err = scheme.ValidAlgorithm(o.Algorithm)
 	}
 	if err == nil && o.Token != "" {
 		err = errs.ErrUploadUnknown
@@ -85,6 +92,9 @@ func (m *Mem) open(u *upload, o scheme.IngestOptions) error {
 	}
 	if o.Labels != nil {
 		in.info.Labels = maps.Clone(o.Labels)
+	}
+	if o.Algorithm != "" {
+		in.alg = o.Algorithm
 	}
 	in.by, u.in, u.since = u, in, time.Now()
 	return nil
@@ -154,6 +164,36 @@ func (m *Mem) statuses(r ref.Ref) []blob.Ingest {
 	}
 	slices.SortFunc(all, func(a, b blob.Ingest) int { return strings.Compare(a.Key, b.Key) })
 	return all
+}
+
+// IngestFind implements scheme.IngestFinder.
+func (m *Mem) IngestFind(ctx context.Context, r ref.Ref, fn func(repo string) error) error {
+	if err := begin(ctx, "ingest find", r.Base(), ""); err != nil {
+		return err
+	}
+	for _, name := range m.ingestRepos(r) {
+		if err := fn(name); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ingestRepos returns the names of the repositories at and below r's root that have ingests.
+func (m *Mem) ingestRepos(r ref.Ref) []string {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	base := strings.TrimSuffix(r.Base().Path(), "/")
+	var names []string
+	for k := range m.ingests {
+		rest, below := strings.CutPrefix(k.Root, base)
+		if name, sub := strings.CutPrefix(rest, "/"); k.Scheme == r.Scheme && below && (sub || rest == "") {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // IngestAbort implements scheme.IngestManager.

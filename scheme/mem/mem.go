@@ -57,6 +57,7 @@ var (
 	_ scheme.Labeler       = (*Mem)(nil)
 	_ scheme.Ingester      = (*Mem)(nil)
 	_ scheme.IngestManager = (*Mem)(nil)
+	_ scheme.IngestFinder  = (*Mem)(nil)
 	_ scheme.Leaser        = (*Mem)(nil)
 	_ scheme.Collector     = (*Mem)(nil)
 	_ scheme.Closer        = (*Mem)(nil)

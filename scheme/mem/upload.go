@@ -19,7 +19,7 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-// upload is an ingest that is open: it implements scheme.Upload and scheme.Truncater. While it is open the ingest's by
+// upload is an ingest that is open: it implements scheme.Upload, Truncater and Rereader. While it is open the ingest's by
 // is this upload, and nobody else's; once it is closed it never touches the ingest again, which may be another's then.
 type upload struct {
 	ctx   context.Context // of Ingest: it stays in force for Write
@@ -38,13 +38,18 @@ type upload struct {
 var (
 	_ scheme.Upload    = (*upload)(nil)
 	_ scheme.Truncater = (*upload)(nil)
+	_ scheme.Rereader  = (*upload)(nil)
 )
 
 // rehash hashes what is there from the beginning.
 func (u *upload) rehash() {
-	u.alg = digest.SHA256
-	if d := u.in.info.Expected.Digest; d != "" {
+	switch d := u.in.info.Expected.Digest; {
+	case d != "":
 		u.alg = d.Algorithm()
+	case u.in.alg != "":
+		u.alg = u.in.alg
+	default:
+		u.alg = digest.SHA256
 	}
 	u.hash = u.alg.Hash()
 	u.hash.Write(u.in.data)
@@ -80,6 +85,16 @@ func (u *upload) append(p []byte) (n int, err error) {
 	u.in.data = append(u.in.data, p...)
 	u.in.info.Updated = time.Now()
 	return len(p), err
+}
+
+// ReadAt implements scheme.Rereader.
+func (u *upload) ReadAt(p []byte, off int64) (int, error) {
+	u.m.mu.RLock()
+	defer u.m.mu.RUnlock()
+	if u.closed {
+		return 0, u.fail("ingest read", fs.ErrClosed)
+	}
+	return bytes.NewReader(u.in.data).ReadAt(p, off)
 }
 
 // Truncate implements scheme.Truncater.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"sync"
@@ -27,6 +28,7 @@ var (
 	_ scheme.Upload    = (*upload)(nil)
 	_ scheme.Truncater = (*upload)(nil)
 	_ scheme.Flusher   = (*upload)(nil)
+	_ scheme.Rereader  = (*upload)(nil)
 )
 
 // Ingest implements scheme.Ingester. The directory is made if need be; it becomes a layout with Commit.
@@ -148,6 +150,18 @@ func (u *upload) Write(p []byte) (int, error) {
 		return n, u.fail("write", err)
 	}
 	return n, nil
+}
+
+// ReadAt implements scheme.Rereader.
+func (u *upload) ReadAt(p []byte, off int64) (int, error) {
+	if u.in == nil {
+		return 0, u.fail("read", fs.ErrClosed)
+	}
+	n, err := io.NewSectionReader(u.in.data.f, 0, u.in.size).ReadAt(p, off)
+	if err != nil && err != io.EOF {
+		err = u.fail("read", err)
+	}
+	return n, err
 }
 
 // Truncate implements scheme.Truncater. What stays is hashed again.

@@ -147,7 +147,7 @@ func (in *ingest) resume(ctx context.Context) error {
 	if _, err := in.data.f.Seek(id.size, io.SeekStart); err != nil {
 		return err
 	}
-	in.size, in.alg = id.size, digestAlgorithm(in.meta.Expected.descriptor())
+	in.size, in.alg = id.size, in.meta.algorithm()
 	if in.hash = in.meta.Hash.restore(in.alg, id); in.hash != nil {
 		in.stored = true
 		return nil
@@ -216,6 +216,7 @@ func (in *ingest) truncate(ctx context.Context, size int64) error {
 func newMeta(key string, opt scheme.IngestOptions) *ingestMeta {
 	at := now()
 	m := &ingestMeta{Version: 1, Key: []byte(key), Started: at, Updated: at, Owner: opt.Owner, Labels: maps.Clone(opt.Labels)}
+	m.Algorithm = opt.Algorithm
 	m.Expected = ingestExpected{MediaType: opt.Expected.MediaType, Digest: opt.Expected.Digest, Size: opt.Expected.Size}
 	if m.Owner == "" {
 		m.Owner = whoami()
@@ -239,6 +240,9 @@ func (m *ingestMeta) anew(opt scheme.IngestOptions) *ingestMeta {
 	if opt.Labels == nil {
 		opt.Labels = m.Labels
 	}
+	if opt.Algorithm == "" {
+		opt.Algorithm = m.Algorithm
+	}
 	return newMeta(string(m.Key), opt)
 }
 
@@ -250,6 +254,9 @@ func (m *ingestMeta) merge(opt scheme.IngestOptions) (changed bool) {
 		}
 	}
 	set(&m.Expected.MediaType, opt.Expected.MediaType)
+	if opt.Algorithm != "" && m.Algorithm != opt.Algorithm {
+		m.Algorithm, changed = opt.Algorithm, true
+	}
 	if opt.Expected.Digest != "" && m.Expected.Digest == "" {
 		m.Expected.Digest, changed = opt.Expected.Digest, true
 	}

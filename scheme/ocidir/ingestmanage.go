@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +16,10 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-var _ scheme.IngestManager = (*OCIDir)(nil)
+var (
+	_ scheme.IngestManager = (*OCIDir)(nil)
+	_ scheme.IngestFinder  = (*OCIDir)(nil)
+)
 
 // beginIngests takes the directory of r into use for its ingests, whether or not it is a layout already. Without a
 // directory l is nil: there are none.
@@ -175,6 +179,38 @@ func (o *OCIDir) IngestList(ctx context.Context, r ref.Ref, fn func(blob.Ingest)
 		}
 	}
 	return nil
+}
+
+// IngestFind implements scheme.IngestFinder: it looks into one directory after the other.
+func (o *OCIDir) IngestFind(ctx context.Context, r ref.Ref, fn func(repo string) error) error {
+	const op = "ingest find"
+	path, err := o.locate(ctx, op, r.Base())
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(path)
+	if absent(err) {
+		return nil
+	}
+	if err != nil {
+		return failRead(op, r, "", err)
+	}
+	defer root.Close()
+	w := &walker{tree: root.FS(), fn: fn, is: hasIngests}
+	err = w.walk(ctx)
+	if err == nil || w.err != nil {
+		return w.err
+	}
+	return failRead(op, r, "", err)
+}
+
+// hasIngests reports whether the directory repo of a tree has something in it that may be an ingest.
+func hasIngests(tree fs.FS, repo string) (bool, error) {
+	entries, err := fs.ReadDir(tree, join(".", repo, ingestDir))
+	if absent(err) || errors.Is(err, fs.ErrPermission) {
+		return false, nil
+	}
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return isIngest(e.Name()) }), err
 }
 
 // IngestAbort implements scheme.IngestManager.

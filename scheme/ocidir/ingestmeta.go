@@ -34,12 +34,22 @@ type ingestMeta struct {
 	Owner    string            `json:"owner"`
 	Labels   map[string]string `json:"labels,omitempty"`
 	Hash     *hashState        `json:"hash,omitempty"`
+	// Algorithm is what hashes the bytes where the expected digest does not say it.
+	Algorithm digest.Algorithm `json:"algorithm,omitempty"`
 	// Closed is how many bytes it had when it was closed last, and Boot names the start of the system that this was
 	// written in. In a later one, what data has beyond Closed may be something that nobody wrote.
 	Closed int64  `json:"closed"`
 	Boot   string `json:"boot,omitempty"`
 	// Suspect: a sync of data failed, so that the next one may report success although bytes are lost.
 	Suspect bool `json:"suspect,omitempty"`
+}
+
+// algorithm is what hashes the bytes as they come.
+func (m *ingestMeta) algorithm() digest.Algorithm {
+	if m.Expected.Digest == "" && m.Algorithm != "" {
+		return m.Algorithm
+	}
+	return digestAlgorithm(m.Expected.descriptor())
 }
 
 // ingestExpected is what was announced of the blob.
@@ -139,6 +149,9 @@ func (m *ingestMeta) check() error {
 		if err := types.ValidDigest(m.Expected.Digest); err != nil {
 			return err
 		}
+	}
+	if err := scheme.ValidAlgorithm(m.Algorithm); err != nil {
+		return err
 	}
 	if m.Expected.Size < 0 || m.Closed < 0 {
 		return fmt.Errorf("%w: an expected size of %d bytes, %d that are there", errs.ErrInvalid, m.Expected.Size, m.Closed)

@@ -47,6 +47,9 @@ func (in *ingest) close(durable bool) error {
 	if err := in.check(); err != nil {
 		return err
 	}
+	if in.size == 0 && in.meta.Closed == 0 { // there is nothing that a power loss could take, and meta says all there is
+		return nil
+	}
 	durable = durable && in.l.o.durability.puts()
 	if !in.saved {
 		if err := in.save(durable); err != nil {

@@ -34,14 +34,11 @@ func (o *OCIDir) RepoList(ctx context.Context, r ref.Ref, last string, fn func(r
 	}
 	defer root.Close()
 	w := &walker{tree: root.FS(), last: last, fn: fn}
-	switch err := w.dir(ctx, ""); {
-	case err == nil, errors.Is(err, errStop):
-		return nil
-	case errors.Is(err, errCaller):
+	err = w.walk(ctx)
+	if err == nil || w.err != nil {
 		return w.err
-	default:
-		return failRead(op, r, "", err)
 	}
+	return failRead(op, r, "", err)
 }
 
 // BlobFind implements scheme.BlobFinder: it looks into one layout after the other, so what it costs grows with their
@@ -76,6 +73,30 @@ type walker struct {
 	last string
 	fn   func(string) error
 	err  error // of fn
+
+	// is reports whether a directory is one that is looked for. nil is for layouts.
+	is func(tree fs.FS, repo string) (bool, error)
+}
+
+// walk lists all. What fn returns comes back as it is; io.EOF is no error.
+func (w *walker) walk(ctx context.Context) error {
+	switch err := w.dir(ctx, ""); {
+	case errors.Is(err, errStop):
+		return nil
+	case errors.Is(err, errCaller):
+		return w.err
+	default:
+		return err
+	}
+}
+
+// isLayoutDir reports whether repo has the mark of a layout.
+func isLayoutDir(tree fs.FS, repo string) (bool, error) {
+	_, err := fs.Stat(tree, join(".", repo, markerName))
+	if absent(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // dir lists repo, which is "" for the root, and all below it.
@@ -120,15 +141,16 @@ func (w *walker) dir(ctx context.Context, repo string) error {
 	return nil
 }
 
-// repo gives repo to the caller if it is a layout and its turn.
+// repo gives repo to the caller if it is what is looked for, and its turn.
 func (w *walker) repo(repo string) error {
 	if repo <= w.last && w.last != "" {
 		return nil
 	}
-	if _, err := fs.Stat(w.tree, join(".", repo, markerName)); err != nil {
-		if absent(err) {
-			return nil
-		}
+	is := w.is
+	if is == nil {
+		is = isLayoutDir
+	}
+	if ok, err := is(w.tree, repo); !ok || err != nil {
 		return err
 	}
 	switch err := w.fn(repo); {

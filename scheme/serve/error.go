@@ -71,6 +71,10 @@ func (s *Server) fail(x *exchange, err error) {
 
 // refine says what an error of a place means for this request.
 func (s *Server) refine(x *exchange, err error) error {
+	var se *statusError
+	if errors.As(err, &se) {
+		return err
+	}
 	if stalled := x.stalled(err); stalled != nil {
 		return stalled
 	}

@@ -66,7 +66,7 @@ func FuzzRequests(f *testing.F) {
 			t.Fatal(err)
 		}
 		for _, e := range entries {
-			if e.Name() != "tree" && e.Name() != "spool" {
+			if e.Name() != "tree" {
 				t.Errorf("%s %q made %s beside the store", method, target, e.Name())
 			}
 		}
@@ -83,11 +83,7 @@ func fuzzed(t *testing.T, outer string, onDisk bool) (s *Server, done func()) {
 		store := ocidir.New(ocidir.WithDurability(ocidir.None))
 		api, at, closes = store, ref.Ref{Scheme: ref.SchemeOCIDir, Root: filepath.Join(outer, "tree")}, store.Close
 	}
-	spool := filepath.Join(outer, "spool")
-	if err := os.Mkdir(spool, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	s, err := New(api, at, WithSpoolDir(spool))
+	s, err := New(api, at)
 	if err != nil {
 		t.Fatal(err)
 	}

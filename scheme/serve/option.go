@@ -14,9 +14,7 @@ import (
 
 // The defaults of options.
 const (
-	defaultMaxTags     = 500
-	defaultMaxSessions = 1000
-	defaultSessionTTL  = time.Hour
+	defaultMaxTags = 500
 )
 
 // Option is a setting of New.
@@ -37,9 +35,7 @@ type config struct {
 	authorizer    Authorizer    // nil: see WithAuthenticator
 	inspectors    []Inspector
 
-	spoolDir    string
-	maxSessions int
-	sessionTTL  time.Duration
+	uploadConfig
 
 	readIdle, writeIdle    time.Duration
 	maxConns, maxConnsEach int
@@ -53,7 +49,7 @@ type config struct {
 func newConfig(opts []Option) config {
 	c := config{
 		maxManifest: types.MaxManifestSize, maxTags: defaultMaxTags,
-		log: slog.New(slog.DiscardHandler), maxSessions: defaultMaxSessions, sessionTTL: defaultSessionTTL,
+		log: slog.New(slog.DiscardHandler), uploadConfig: newUploadConfig(),
 		readIdle: defaultReadIdle, writeIdle: defaultWriteIdle, maxConns: defaultMaxConns, maxConnsEach: defaultMaxConnsEach,
 		maxRequests: defaultMaxRequests, maxRequestsEach: defaultMaxRequestsEach,
 	}
@@ -97,13 +93,3 @@ func WithMaxTags(n int) Option { return func(c *config) { c.maxTags = max(n, 10)
 // WithLogger sets where failures are logged: those of the server as errors, those of requests as debug messages.
 // Default: nowhere.
 func WithLogger(l *slog.Logger) Option { return func(c *config) { c.log = l } }
-
-// WithSpoolDir sets the directory in which New makes a folder for the parts of uploads, which Shutdown removes. It
-// has to have room for all uploads that are open at once. Default: the system's directory for temporary files.
-func WithSpoolDir(dir string) Option { return func(c *config) { c.spoolDir = dir } }
-
-// WithMaxSessions bounds the uploads that are open at once; further ones are answered with 429. Default: 1000.
-func WithMaxSessions(n int) Option { return func(c *config) { c.maxSessions = n } }
-
-// WithSessionTTL sets after which time without a request an upload is given up. Default: one hour.
-func WithSessionTTL(d time.Duration) Option { return func(c *config) { c.sessionTTL = d } }

@@ -5,19 +5,19 @@
 // method reads the exchange, asks the place, and answers, or returns an error, which error.go puts into the
 // specification's words. Which repository of which place a name means is in place.go, who may do what in access.go.
 //
-// Uploads that arrive in parts wait in files of a spool directory (session.go) until they are complete and their
-// digest is known; only then does the place see them. An upload that arrives whole goes straight through.
+// An upload that arrives whole goes straight to the place. One that arrives in parts is an ingest until it is complete and
+// its digest is known: of the place, or, where that has none, of the spool (ingests.go). Which uploads are open, and whose
+// they are, is in session.go, what their requests do in upload.go and chunk.go.
 package serve
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
-	"os"
 	"sync"
 
 	"github.com/ocisync/ocisync/scheme"
+	"github.com/ocisync/ocisync/scheme/serve/spool"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
@@ -31,6 +31,11 @@ type Server struct {
 	slots    *slots
 	rates    *rates // nil: no limit
 	seen     seen
+	spool    *spool.Spool // nil if every place keeps ingests
+
+	ctx  context.Context // of what runs between requests; ends with Shutdown
+	stop context.CancelFunc
+	rest *leftovers
 
 	mu      sync.Mutex
 	running int           // requests that are being answered
@@ -40,7 +45,7 @@ type Server struct {
 
 // New returns a server of the repositories below root, a reference without tag and digest, and of those of WithPlace.
 // A zero root serves only the latter. It takes no part of api over: who made api closes it, after Shutdown. Errors:
-// errs.ErrInvalid for a root that is no place; the spool folder cannot be made.
+// errs.ErrInvalid for a root that is no place; the state directory cannot be made.
 func New(api scheme.API, root ref.Ref, opts ...Option) (*Server, error) {
 	c := newConfig(opts)
 	if !root.IsZero() {
@@ -56,17 +61,18 @@ func New(api scheme.API, root ref.Ref, opts ...Option) (*Server, error) {
 		s.api = scheme.ReadOnly(api)
 		return s, nil
 	}
-	dir, err := os.MkdirTemp(c.spoolDir, "ocisync-uploads-")
-	if err != nil {
-		return nil, &errs.Error{Op: "serve", Ref: root.String(), Err: fmt.Errorf("spool folder: %w", err), Hint: "set a spool directory that can be written"}
+	if err := s.openSpool(); err != nil {
+		return nil, &errs.Error{Op: "serve", Ref: root.String(), Err: err, Hint: "set a state directory that can be written"}
 	}
-	s.sessions = newSessions(dir, c.maxSessions, c.sessionTTL)
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.sessions = newSessions(c.maxSessions, c.sessionsEach, c.sessionTTL, s.expire)
+	s.rest = s.watchLeftovers()
 	return s, nil
 }
 
-// Shutdown refuses new requests with 503, waits for those that are being answered, and removes the spool. It returns
-// ctx's error when ctx ends first; the spool is gone all the same, and uploads that were running fail. The listener
-// is the caller's: shut the http.Server down first.
+// Shutdown refuses new requests with 503, waits for those that are being answered, and closes the spool. It returns ctx's
+// error when ctx ends first: then requests that are still sending the parts of an upload are broken off. What uploads have
+// received is kept wherever it outlives the process. The listener is the caller's: shut the http.Server down first.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.closed {
@@ -82,8 +88,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	if s.sessions != nil {
-		err = errors.Join(err, s.sessions.close())
+	if s.sessions == nil {
+		return err
+	}
+	s.stop()
+	s.sessions.interrupt()
+	s.sessions.close()
+	s.rest.close()
+	if s.spool != nil {
+		err = errors.Join(err, s.spool.Close())
 	}
 	return err
 }

@@ -35,7 +35,6 @@ type client struct {
 	t   *testing.T
 	srv *httptest.Server
 	s   *Server
-	dir string
 }
 
 func start(t *testing.T, api scheme.API, opts ...Option) *client {
@@ -46,20 +45,20 @@ func start(t *testing.T, api scheme.API, opts ...Option) *client {
 // startAt is start with a root of its own, which may be none.
 func startAt(t *testing.T, api scheme.API, at ref.Ref, opts ...Option) *client {
 	t.Helper()
-	dir := t.TempDir()
-	s, err := New(api, at, append([]Option{WithSpoolDir(dir)}, opts...)...)
+	s, err := New(api, at, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &client{t: t, s: s, srv: httptest.NewServer(s), dir: dir}
+	c := &client{t: t, s: s, srv: httptest.NewServer(s)}
 	t.Cleanup(func() {
 		c.srv.Close()
 		if err := s.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
-		left, err := os.ReadDir(dir)
-		if err != nil || len(left) > 0 {
-			t.Errorf("Shutdown leaves %v in the spool directory, %v", left, err)
+		if s.spool != nil && s.stateDir == "" {
+			if _, err := os.Stat(s.spool.Ref.Root); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("Shutdown leaves the folder of uploads: %v", err)
+			}
 		}
 	})
 	return c
@@ -332,8 +331,12 @@ func TestNewRefusesARootThatIsNoPlace(t *testing.T) {
 			t.Errorf("%v: %v", r, err)
 		}
 	}
-	if _, err := New(mem.New(), root, WithSpoolDir(t.TempDir()+"/none")); !errors.Is(err, os.ErrNotExist) {
-		t.Error(err)
+	file := t.TempDir() + "/file"
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(broken{}, root, WithStateDir(file)); err == nil {
+		t.Error("uploads are kept in a file")
 	}
 }
 

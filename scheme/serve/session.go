@@ -2,11 +2,12 @@ package serve
 
 import (
 	"crypto/rand"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
+	"net/netip"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,127 +18,224 @@ import (
 // retryFull is what a client is told to wait when all sessions are taken.
 const retryFull = 5 * time.Second
 
-// errBusy is a second request to a session that is just being written.
+// errBusy is a second request to a session that is just being written, by this process or another.
 var errBusy = fmt.Errorf("%w: another request is writing to this session", errs.ErrRangeInvalid)
 
-// sessions are the uploads that are open. A session is in one of three states:
+// sessions are the uploads that this process knows to be open. Their bytes are ingests of the place or of the spool
+// (ingests.go), which outlive the process: one of an earlier process is added here when its client comes back. A
+// session is in one of three states:
 //
-//	          add                 acquire
-//	(none) ───────▶  idle  ◀────────────────▶  busy
-//	                  │          release         │
-//	                  │ remove, sweep            │ remove
-//	                  ▼                          ▼
-//	               (gone)  ◀──────────────────  dead     the writer notices at its next read
-//	                             release
+//	        add                acquire
+//	(none) ─────▶  busy  ◀────────────────▶  idle
+//	                │          release
+//	                │ kill
+//	                ▼
+//	               dead   the writer notices at its next read; release, then drop
 //
-// One request at a time holds a busy session, and only it touches the file, which is open only meanwhile. An idle
-// session costs some bytes of memory and what it has received of disk.
+// One request at a time holds a busy session, and only that opens the ingest. An idle session costs some hundred bytes
+// of memory, and of disk what it has received.
 type sessions struct {
-	dir string
-	max int
-	ttl time.Duration
-	now func() time.Time
+	max, each int
+	ttl       time.Duration
+	now       func() time.Time
+	expire    func(*session) // removes what an idle session has received; it holds the session
 
 	mu    sync.Mutex // guards all below, and the fields of sessions that say so; never held across I/O
 	open  map[string]*session
+	of    map[string]int // how many sessions an owner has
+	past  pastUploads
 	timer *time.Timer // sweeps; nil while nothing is open
 	done  bool
+
+	sweeping sync.WaitGroup // nothing is added when done
 }
 
 // session is one upload.
 type session struct {
-	id, repo, path string
+	id, key, owner string
+	in             ingests
 
 	busy    bool        // guarded by sessions.mu
 	touched time.Time   // guarded by sessions.mu
-	dead    atomic.Bool // removed; its writer stops
+	stop    func()      // guarded by sessions.mu: ends the reading of the request that holds the session
+	dead    atomic.Bool // cancelled; its writer stops
+	broken  atomic.Bool // the server ends: so does its writer, and the session stays
 
-	// Two lengths, of whoever holds the session. received is what the file has. acked is what the client was told
-	// of: a request without Content-Range goes on there, as a client that sends a lost request again means it.
+	// What follows belongs to whoever holds the session. received is how many bytes there are, as the ingest says.
+	// acked is how many of them this process has told the client of; it has told nothing yet if told is false.
 	received, acked int64
+	told            bool
+	begun           int64 // where the chunk began that came last or is still incomplete
+	short           bool  // that was a complete one below the least length: none may follow
 }
 
-func newSessions(dir string, limit int, ttl time.Duration) *sessions {
-	return &sessions{dir: dir, max: limit, ttl: ttl, now: time.Now, open: map[string]*session{}}
+// newID names a session: 130 random bits. Who knows it, and is who began it, can go on with it.
+func newID() string { return rand.Text() }
+
+// keyPrefix is what keys of sessions' ingests begin with.
+const keyPrefix = "serve:"
+
+// sessionKey is the key of a session's ingest. It gives no id away, and another subject's or repository's session has
+// another key, so that it is not even found.
+func sessionKey(id, repo, subject string) string {
+	sum := sha256.Sum256([]byte(id + "\x00" + repo + "\x00" + subject))
+	return keyPrefix + hex.EncodeToString(sum[:])
 }
 
-// add opens a session for a repository. Its error is errs.ErrRateLimited when there are too many.
-func (t *sessions) add(repo string) (*session, error) {
-	s := &session{id: rand.Text(), repo: repo}
-	s.path = filepath.Join(t.dir, s.id)
+// resumeID is a session's id as a Location has it: with how many bytes the client is told of. So a client that uses the
+// newest Location is understood by a process that has told it nothing.
+func resumeID(id string, offset int64) string { return id + "." + strconv.FormatInt(offset, 10) }
+
+// splitID is resumeID backwards. offset is -1 where none is said.
+func splitID(s string) (id string, offset int64, ok bool) {
+	id, text, found := strings.Cut(s, ".")
+	if !found {
+		return id, -1, true
+	}
+	offset, err := strconv.ParseInt(text, 10, 64)
+	return id, offset, err == nil && offset >= 0 && text == strconv.FormatInt(offset, 10)
+}
+
+// owner is who a session counts for: the subject, else the address, of which IPv6 gives everybody 2^64.
+func owner(c Context) string {
+	switch {
+	case c.Subject != "":
+		return "subject " + c.Subject
+	case c.Remote.Is6():
+		if net, err := c.Remote.WithZone("").Prefix(64); err == nil {
+			return net.String()
+		}
+	}
+	return netip.Addr.String(c.Remote)
+}
+
+func newSessions(limit, each int, ttl time.Duration, expire func(*session)) *sessions {
+	if each <= 0 {
+		each = (limit + 1) / 2
+	}
+	return &sessions{
+		max: limit, each: each, ttl: ttl, now: time.Now, expire: expire,
+		open: map[string]*session{}, of: map[string]int{}, past: newPastUploads(),
+	}
+}
+
+// add makes s, which is new or of an earlier process, known; the caller holds it. Errors: errs.ErrRateLimited when there
+// are too many, unless force is set; errBusy when somebody else has added it.
+func (t *sessions) add(s *session, stop func(), force bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.done {
-		return nil, errs.ErrUnavailable
+		return errs.ErrUnavailable
 	}
-	if len(t.open) >= t.max {
-		return nil, &errs.Error{Op: "upload start", RetryAfter: retryFull, Err: fmt.Errorf("%w: %d uploads are open", errs.ErrRateLimited, len(t.open))}
+	if t.open[s.key] != nil {
+		return errBusy
 	}
-	s.touched = t.now()
-	t.open[s.id] = s
+	if !force && (len(t.open) >= t.max || t.of[s.owner] >= t.each) {
+		err := fmt.Errorf("%w: %d uploads are open, %d of them yours", errs.ErrRateLimited, len(t.open), t.of[s.owner])
+		return &errs.Error{Op: "upload start", RetryAfter: retryFull, Err: err}
+	}
+	s.busy, s.stop, s.touched = true, stop, t.now()
+	t.open[s.key] = s
+	t.of[s.owner]++
 	if t.timer == nil {
 		t.timer = time.AfterFunc(t.ttl, t.sweep)
-	}
-	return s, nil
-}
-
-// acquire takes a session for one request. Errors: errs.ErrUploadUnknown, also for another repository's session;
-// errBusy, together with the session, of which only id may then be used.
-func (t *sessions) acquire(repo, id string) (*session, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s, ok := t.open[id]
-	if !ok || s.repo != repo {
-		return nil, errs.ErrUploadUnknown
-	}
-	if s.busy {
-		return s, errBusy
-	}
-	s.busy = true
-	return s, nil
-}
-
-// release gives a session back. What it received stays, unless it was removed meanwhile.
-func (t *sessions) release(s *session) error {
-	t.mu.Lock()
-	s.busy, s.touched = false, t.now()
-	t.mu.Unlock()
-	if s.dead.Load() {
-		return s.discard()
 	}
 	return nil
 }
 
-// remove ends a session. If a request holds it, the file goes when that releases it.
-func (t *sessions) remove(repo, id string) error {
+// acquire takes a session for one request. It is nil if this process does not know it. Errors: errs.ErrUploadUnknown for
+// one that was cancelled; errBusy.
+func (t *sessions) acquire(key string, stop func()) (*session, error) {
 	t.mu.Lock()
-	s, ok := t.open[id]
-	if !ok || s.repo != repo {
-		t.mu.Unlock()
-		return errs.ErrUploadUnknown
+	defer t.mu.Unlock()
+	s := t.open[key]
+	switch {
+	case t.done:
+		return nil, errs.ErrUnavailable
+	case s == nil:
+		return nil, nil
+	case s.dead.Load():
+		return nil, errs.ErrUploadUnknown
+	case s.busy:
+		return nil, errBusy
 	}
-	delete(t.open, id)
+	s.busy, s.stop = true, stop
+	return s, nil
+}
+
+// release gives a session back, and reports whether it was cancelled meanwhile: then what it has received must be
+// removed, and it must be dropped.
+func (t *sessions) release(s *session) (dead bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.stop, s.touched = nil, t.now()
+	if s.dead.Load() {
+		return true // it stays busy
+	}
+	s.busy = false
+	return false
+}
+
+// drop forgets a session that the caller holds.
+func (t *sessions) drop(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open[s.key] != s {
+		return
+	}
+	delete(t.open, s.key)
+	if t.of[s.owner]--; t.of[s.owner] == 0 {
+		delete(t.of, s.owner)
+	}
+}
+
+// kill cancels a session that a request holds: its reading ends, and when it releases the session that is gone. It
+// reports false if nobody holds it.
+func (t *sessions) kill(key string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.open[key]
+	if s == nil || !s.busy || s.dead.Load() {
+		return false
+	}
 	s.dead.Store(true)
-	busy := s.busy
-	t.mu.Unlock()
-	if busy {
-		return nil
+	if s.stop != nil {
+		s.stop()
 	}
-	return s.discard()
+	return true
+}
+
+// knows reports whether a session is this process's to expire.
+func (t *sessions) knows(key string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open[key] != nil
 }
 
 // sweep removes idle sessions that nobody has used for too long, and comes back when the next may be due.
 func (t *sessions) sweep() {
 	var old []*session
 	t.mu.Lock()
+	if t.done {
+		t.mu.Unlock()
+		return
+	}
+	t.sweeping.Add(1)
+	defer t.sweeping.Done()
 	limit := t.now().Add(-t.ttl)
-	for id, s := range t.open {
+	for _, s := range t.open {
 		if !s.busy && !s.touched.After(limit) {
-			delete(t.open, id)
-			s.dead.Store(true)
+			s.busy = true
 			old = append(old, s)
 		}
 	}
+	t.mu.Unlock()
+	for _, s := range old {
+		t.expire(s)
+		t.drop(s)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	switch {
 	case t.done:
 	case len(t.open) == 0:
@@ -145,74 +243,27 @@ func (t *sessions) sweep() {
 	default:
 		t.timer = time.AfterFunc(max(t.ttl/4, time.Millisecond), t.sweep)
 	}
-	t.mu.Unlock()
-	for _, s := range old {
-		_ = s.discard() // what is left goes with the folder
-	}
 }
 
-// close ends all sessions and removes the folder.
-func (t *sessions) close() error {
+// close takes no more sessions, and waits for a sweep. What was received stays.
+func (t *sessions) close() {
 	t.mu.Lock()
 	t.done = true
 	if t.timer != nil {
 		t.timer.Stop()
 	}
-	for _, s := range t.open {
-		s.dead.Store(true)
-	}
-	clear(t.open)
 	t.mu.Unlock()
-	return os.RemoveAll(t.dir)
+	t.sweeping.Wait()
 }
 
-// discard removes the file. The session must not be busy.
-func (s *session) discard() error {
-	if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+// interrupt ends the reading of all requests that hold a session. What they have received is kept.
+func (t *sessions) interrupt() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.open {
+		s.broken.Store(true)
+		if s.stop != nil {
+			s.stop()
+		}
 	}
-	return nil
-}
-
-// receive writes rdr to the file from offset on, which drops what was behind it, and returns how much came. What
-// came before a failure is kept and counted: the client may go on there.
-func (s *session) receive(offset int64, rdr io.Reader) (n int64, err error) {
-	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return 0, err
-	}
-	defer func() {
-		s.received = offset + n
-		err = errors.Join(err, f.Close())
-	}()
-	if err := f.Truncate(offset); err != nil {
-		return 0, err
-	}
-	return io.Copy(io.NewOffsetWriter(f, offset), &alive{r: rdr, s: s})
-}
-
-// rollback forgets what was received behind offset.
-func (s *session) rollback(offset int64) error {
-	if s.received == offset {
-		return nil
-	}
-	if err := os.Truncate(s.path, offset); err != nil {
-		return err
-	}
-	s.received = offset
-	return nil
-}
-
-// alive ends a stream when its session was removed.
-type alive struct {
-	r io.Reader
-	s *session
-}
-
-func (a *alive) Read(p []byte) (int, error) {
-	n, err := a.r.Read(p) // may wait for long: what comes after the end of the session is not kept
-	if a.s.dead.Load() {
-		return 0, errs.ErrUploadUnknown
-	}
-	return n, err
 }

@@ -87,10 +87,9 @@ func (e *events) take() []Event {
 
 // inBubble runs test with a server over pipes, on a clock of its own.
 func inBubble(t *testing.T, opts []Option, test func(t *testing.T, s *Server, p *pipes, seen *events)) {
-	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		var seen events
-		s, err := New(mem.New(), root, append([]Option{WithSpoolDir(dir), WithInspector(&seen)}, opts...)...)
+		s, err := New(mem.New(), root, append([]Option{WithInspector(&seen)}, opts...)...)
 		if err != nil {
 			t.Fatal(err)
 		}

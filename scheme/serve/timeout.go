@@ -108,7 +108,7 @@ func (s *Server) deadlines(x *exchange) {
 
 // stalled says what it means that the client sent nothing for too long: 408, so that clients try again.
 func (x *exchange) stalled(err error) error {
-	if !errors.Is(x.body.err, os.ErrDeadlineExceeded) {
+	if !errors.Is(x.body.err, os.ErrDeadlineExceeded) || errors.Is(err, errs.ErrUploadUnknown) { // cancelled
 		return nil
 	}
 	kind := errs.ErrUploadInvalid

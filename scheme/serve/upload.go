@@ -3,10 +3,11 @@ package serve
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"os"
+	"strconv"
+	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -33,128 +34,104 @@ func (s *Server) uploadStart(x *exchange) error {
 		}
 		return s.created(x, x.req.Digest)
 	}
-	u, err := s.sessions.add(x.req.Repo) // the bytes are hashed when the digest is known: its algorithm may be any
-	if err != nil {
-		return err
-	}
-	s.session(x, u)
-	return x.done(http.StatusAccepted)
-}
-
-// mount tries to take a blob over from another repository. Whatever prevents it, the answer is a session: who may not
-// read the other repository cannot tell that from a blob that is not there.
-func (s *Server) mount(x *exchange) (bool, error) {
-	d := types.Descriptor{Digest: x.req.Mount}
-	if x.req.From != "" {
-		return s.mountFrom(x, x.req.From, d)
-	}
-	if _, err := s.api.BlobHead(x.r.Context(), x.ref, d); err == nil {
-		return true, nil
-	}
-	for i := range s.places {
-		mounted, err := s.mountAny(x, &s.places[i], d)
-		if mounted || err != nil {
-			return mounted, err
-		}
-	}
-	return false, nil
-}
-
-// mountAny looks for the blob in all repositories of a place that the subject may read.
-func (s *Server) mountAny(x *exchange, p *Place, d types.Descriptor) (mounted bool, err error) {
-	var finder scheme.BlobFinder
-	if !scheme.As(s.api, p.Root, &finder) {
-		return s.mountSeen(x, p, d)
-	}
-	var failed error
-	err = finder.BlobFind(x.r.Context(), p.Root.Base(), d.Digest, func(repo string) error {
-		if name, ok := s.places.name(p, repo); ok {
-			mounted, failed = s.mountFrom(x, name, d)
-		}
-		if mounted || failed != nil {
-			return io.EOF
-		}
-		return nil
-	})
-	if err != nil { // nobody asked for the search: what it cannot find is not there
-		s.log.DebugContext(x.r.Context(), "mount: search", "id", x.id, "error", err)
-	}
-	return mounted, failed
-}
-
-// mountSeen tries the repositories of a place in which this server knows, without asking, that the blob was.
-func (s *Server) mountSeen(x *exchange, p *Place, d types.Descriptor) (bool, error) {
-	for _, name := range s.seen.names(d.Digest) {
-		if owner, _, ok := s.places.find(name); !ok || owner != p || name == x.req.Repo {
-			continue
-		}
-		if mounted, err := s.mountFrom(x, name, d); mounted || err != nil {
-			return mounted, err
-		}
-	}
-	return false, nil
-}
-
-// mountFrom takes the blob over from repository name, if the subject may read that.
-func (s *Server) mountFrom(x *exchange, name string, d types.Descriptor) (bool, error) {
-	if may, err := s.mayPull(x, name); !may || err != nil {
-		return false, err
-	}
-	_, from, ok := s.places.find(name)
-	return ok && s.api.BlobMount(x.r.Context(), from, x.ref, d) == nil, nil
-}
-
-// uploadChunk answers PATCH: a chunk with Content-Range, or whatever comes next without it.
-func (s *Server) uploadChunk(x *exchange) error {
-	err := s.withSession(x, func(u *session) error {
-		if err := s.chunk(x, u); err != nil {
-			return err
-		}
-		u.acked = u.received
-		s.session(x, u)
-		return nil
-	})
-	if err != nil {
+	if err := s.begin(x); err != nil {
 		return err
 	}
 	return x.done(http.StatusAccepted)
 }
 
-// uploadStatus answers GET: how much has been received.
+// begin opens a session. Its ingest is there, empty, before the client hears of it: the session outlives the process.
+func (s *Server) begin(x *exchange) error {
+	in, err := s.ingests(x.ref)
+	if err != nil {
+		return err
+	}
+	id := newID()
+	u := &session{id: id, key: sessionKey(id, x.req.Repo, x.ctx.Subject), owner: owner(x.ctx), in: in, told: true}
+	if err := s.sessions.add(u, nil, false); err != nil {
+		return err
+	}
+	opts := []scheme.IngestOption{scheme.WithIngestAlgorithm(x.req.DigestAlgorithm), scheme.WithIngestOwner(owner(x.ctx))}
+	up, err := in.Ingest(x.r.Context(), in.ref, u.key, opts...)
+	if err == nil {
+		err = up.Close()
+	}
+	if err != nil {
+		s.discard(x, u)
+		return err
+	}
+	s.release(x, u)
+	s.tell(x, u.id, 0)
+	if s.minChunk > 0 {
+		x.header(ocihttp.HeaderChunkMinLength, strconv.FormatInt(s.minChunk, 10))
+	}
+	return nil
+}
+
+// uploadStatus answers GET: how much has been received. While another request writes it is what there is at the moment.
 func (s *Server) uploadStatus(x *exchange) error {
-	err := s.withSession(x, func(u *session) error {
-		u.acked = u.received
-		s.session(x, u)
+	err := s.withSession(x, func(u *session, _ int64) error {
+		if !u.told { // of an earlier process: opening says what a power loss has left
+			up, err := s.resume(x, u)
+			if err == nil {
+				err = up.Close()
+			}
+			if err != nil {
+				return err
+			}
+		}
+		s.tellAll(x, u)
 		return nil
 	})
+	if errors.Is(err, errBusy) { // withSession has said how much there is
+		return x.done(http.StatusNoContent)
+	}
 	if err != nil {
 		return err
 	}
 	return x.done(http.StatusNoContent)
 }
 
-// uploadCancel answers DELETE.
+// uploadCancel answers DELETE. A request that is writing to the session ends.
 func (s *Server) uploadCancel(x *exchange) error {
-	if err := s.sessions.remove(x.req.Repo, x.req.UploadID); err != nil {
+	err := s.withSession(x, func(u *session, _ int64) error {
+		if err := u.in.IngestAbort(x.r.Context(), u.in.ref, u.key); err != nil {
+			return err
+		}
+		s.sessions.drop(u)
+		return nil
+	})
+	if errors.Is(err, errBusy) {
+		id, _, _ := splitID(x.req.UploadID)
+		if s.sessions.kill(sessionKey(id, x.req.Repo, x.ctx.Subject)) {
+			err = nil
+			for _, h := range []string{"Location", "Range", ocihttp.HeaderUploadUUID} { // of what is gone
+				x.w.Header().Del(h)
+			}
+		}
+	}
+	if err != nil {
 		return err
 	}
 	return x.done(http.StatusNoContent)
 }
 
 // uploadFinish answers PUT. After a failure the session is as it was before: the client may send the last part, or
-// the digest, again.
+// the digest, again. Who has not heard the answer and sends it again gets it again, as long as the blob is there.
 func (s *Server) uploadFinish(x *exchange) error {
-	err := s.withSession(x, func(u *session) error {
-		var err error
-		if u.received == 0 && x.r.Header.Get("Content-Range") == "" {
-			err = s.putBody(x, x.req.Digest)
-		} else {
-			err = s.putSession(x, u)
+	id, _, _ := splitID(x.req.UploadID)
+	if s.sessions.became(sessionKey(id, x.req.Repo, x.ctx.Subject), x.req.Digest) {
+		if _, err := s.api.BlobHead(x.r.Context(), x.ref, types.Descriptor{Digest: x.req.Digest}); err == nil {
+			x.drain()
+			return s.created(x, x.req.Digest)
 		}
-		if err != nil {
+	}
+	err := s.withSession(x, func(u *session, offset int64) error {
+		if err := s.finish(x, u, offset); err != nil {
 			return err
 		}
-		return s.sessions.remove(u.repo, u.id)
+		s.sessions.finished(u, x.req.Digest)
+		return nil
 	})
 	if err != nil {
 		return err
@@ -162,102 +139,118 @@ func (s *Server) uploadFinish(x *exchange) error {
 	return s.created(x, x.req.Digest)
 }
 
-// withSession calls fn with the session of the request, which only sets headers: the answer goes out when the session
-// is free for the next request. A 416 tells the client where to go on.
-func (s *Server) withSession(x *exchange, fn func(*session) error) error {
-	u, err := s.sessions.acquire(x.req.Repo, x.req.UploadID)
+// withSession calls fn with the session of the request, and the offset that its URL says the client was told of (-1 for
+// none). fn only sets headers: the answer goes out when the session is free for the next request. A 416 tells the client
+// where to go on.
+func (s *Server) withSession(x *exchange, fn func(u *session, offset int64) error) error {
+	id, offset, ok := splitID(x.req.UploadID)
+	if !ok {
+		return errs.ErrUploadUnknown
+	}
+	in, err := s.ingests(x.ref)
 	if err != nil {
-		if u != nil {
-			s.location(x, ocihttp.Request{Kind: ocihttp.UploadStatus, Repo: u.repo, UploadID: u.id})
-			err = ocihttp.Public(err)
-		}
 		return err
 	}
-	err = fn(u)
-	if errors.Is(err, errs.ErrRangeInvalid) {
-		s.session(x, u)
+	u := &session{id: id, key: sessionKey(id, x.req.Repo, x.ctx.Subject), owner: owner(x.ctx), in: in}
+	u, st, err := s.acquire(x, u)
+	if errors.Is(err, errBusy) {
+		s.tell(x, id, st.Offset)
+		return ocihttp.Public(err)
 	}
-	// The request has had its effect; a file that could not be removed goes with the folder.
-	if rerr := s.sessions.release(u); rerr != nil {
-		s.log.ErrorContext(x.r.Context(), "upload: remove spool file", "error", rerr)
+	if err != nil {
+		return err
+	}
+	u.received = st.Offset
+	free := sync.OnceFunc(func() { s.release(x, u) })
+	defer free() // also in a panic
+	err = fn(u, offset)
+	free()
+	switch {
+	case errors.Is(err, errs.ErrLocked): // by another process
+		s.tell(x, id, u.received)
+		return ocihttp.Public(errBusy)
+	case errors.Is(err, errs.ErrUploadUnknown): // somebody else removed it
+		s.sessions.drop(u)
+	case errors.Is(err, errs.ErrRangeInvalid):
+		s.tellAll(x, u)
 	}
 	return err
 }
 
-// chunk appends the body to the session. One with a Content-Range must begin where the session ends, and have the
-// length that it says.
-func (s *Server) chunk(x *exchange, u *session) error {
-	header := x.r.Header.Get("Content-Range")
-	if header == "" {
-		_, err := u.receive(u.acked, x.body)
-		return err
+// acquire takes the session s, of which only what identifies it is known, for this request, and says what it has received.
+// One that this process does not know is added, if there is one. With errBusy, st says what there is.
+func (s *Server) acquire(x *exchange, u *session) (held *session, st blob.Ingest, err error) {
+	held, err = s.sessions.acquire(u.key, x.interrupt)
+	if err != nil && !errors.Is(err, errBusy) {
+		return nil, st, err
 	}
-	offset, length, err := ocihttp.ParseChunkRange(header)
-	if err != nil {
-		return ocihttp.Public(err)
+	st, serr := u.in.IngestStat(x.r.Context(), u.in.ref, u.key)
+	switch {
+	case serr != nil && held != nil:
+		s.release(x, held)
+		s.sessions.drop(held)
+		return nil, st, serr
+	case serr != nil && err != nil: // it is just becoming a blob
+		return nil, st, &errs.Error{Op: "upload", Err: errs.ErrUnavailable, RetryAfter: time.Second}
+	case serr != nil || err != nil:
+		return nil, st, errors.Join(serr, err)
+	case held != nil:
+		return held, st, nil
 	}
-	if x.r.ContentLength >= 0 && x.r.ContentLength != length {
-		return ocihttp.Public(fmt.Errorf("%w: Content-Range %s has %d bytes, Content-Length says %d", errs.ErrUploadInvalid, header, length, x.r.ContentLength))
+	if err := s.sessions.add(u, x.interrupt, x.req.Kind == ocihttp.UploadCancel); err != nil {
+		return nil, st, err
 	}
-	if offset != u.received && offset != u.acked {
-		return ocihttp.Public(fmt.Errorf("%w: the chunk begins at %d, not at %d", errs.ErrRangeInvalid, offset, u.received))
+	return u, st, nil
+}
+
+// release gives a session back. One that was cancelled meanwhile is removed.
+func (s *Server) release(x *exchange, u *session) {
+	if s.sessions.release(u) {
+		s.discard(x, u)
 	}
-	n, err := u.receive(offset, io.LimitReader(x.body, length))
-	if err != nil {
-		return err
+}
+
+// discard removes a session that the caller holds.
+func (s *Server) discard(x *exchange, u *session) {
+	s.remove(x, u)
+	s.sessions.drop(u)
+}
+
+// remove removes what a session has received. If that fails it is found as a leftover later.
+func (s *Server) remove(x *exchange, u *session) {
+	ctx, cancel := afterwards(x)
+	defer cancel()
+	if err := unless(u.in.IngestAbort(ctx, u.in.ref, u.key), errs.ErrUploadUnknown); err != nil {
+		s.log.ErrorContext(ctx, "upload: remove what was received", "id", x.id, "error", err)
 	}
-	if n == length {
-		var more [1]byte
-		if k, _ := io.ReadFull(x.body, more[:]); k == 0 {
-			return nil
-		}
-	}
-	err = fmt.Errorf("%w: the body does not have the %d bytes of Content-Range %s", errs.ErrUploadInvalid, length, header)
-	return errors.Join(ocihttp.Public(err), u.rollback(offset))
+}
+
+// cleanupTime is how long what is to be put in order after a request may take.
+const cleanupTime = time.Minute
+
+// afterwards is the context for what must be done although the request's has ended.
+func afterwards(x *exchange) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(x.r.Context()), cleanupTime)
+}
+
+// interrupt ends the reading of the request's body, at once.
+func (x *exchange) interrupt() {
+	// A server that has no deadlines ends it at the next read, see alive.
+	_ = http.NewResponseController(x.w).SetReadDeadline(time.Unix(1, 0))
 }
 
 // putBody stores a blob that arrives in one request. Nothing is spooled.
 func (s *Server) putBody(x *exchange, d digest.Digest) error {
+	body, err := s.limited(x, 0)
+	if err != nil {
+		return err
+	}
 	desc := types.Descriptor{Digest: d, Size: max(x.r.ContentLength, 0)}
-	vr, err := blob.NewReader(io.NopCloser(x.body), desc)
+	vr, err := blob.NewReader(io.NopCloser(body), desc)
 	if err != nil {
 		return err
 	}
 	return s.put(x, desc, vr, vr)
-}
-
-// putSession stores a blob that arrived in parts, the last of which may be the body of this request.
-func (s *Server) putSession(x *exchange, u *session) (err error) {
-	before := u.received
-	if x.r.Header.Get("Content-Range") == "" {
-		before = u.acked
-	}
-	defer func() {
-		if err != nil && !u.dead.Load() {
-			err = errors.Join(err, u.rollback(min(before, u.received)))
-		}
-	}()
-	if x.r.ContentLength != 0 || x.r.Header.Get("Content-Range") != "" {
-		if err := s.chunk(x, u); err != nil {
-			return err
-		}
-	} else if err := u.rollback(before); err != nil {
-		return err
-	}
-	f, err := os.Open(u.path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	desc := types.Descriptor{Digest: x.req.Digest, Size: u.received}
-	vr, err := blob.NewReader(io.NopCloser(f), desc)
-	if err != nil {
-		return err
-	}
-	src := blob.NewSource(vr, func(_ context.Context, offset int64) (io.ReadCloser, error) {
-		return io.NopCloser(io.NewSectionReader(f, offset, u.received-offset)), nil
-	})
-	return s.put(x, desc, src, vr)
 }
 
 // put stores rdr as blob desc. A place that has the blob may leave rdr unread; the client is told about a wrong digest
@@ -281,9 +274,15 @@ func (s *Server) created(x *exchange, d digest.Digest) error {
 	return x.done(http.StatusCreated)
 }
 
-// session sets the headers that say where a session is and what it has.
-func (s *Server) session(x *exchange, u *session) {
-	s.location(x, ocihttp.Request{Kind: ocihttp.UploadStatus, Repo: u.repo, UploadID: u.id})
-	x.header(ocihttp.HeaderUploadUUID, u.id)
-	x.header("Range", ocihttp.FormatUploadRange(u.received))
+// tell sets the headers that say where a session is and what it has.
+func (s *Server) tell(x *exchange, id string, received int64) {
+	s.location(x, ocihttp.Request{Kind: ocihttp.UploadStatus, Repo: x.req.Repo, UploadID: resumeID(id, received)})
+	x.header(ocihttp.HeaderUploadUUID, id)
+	x.header("Range", ocihttp.FormatUploadRange(received))
+}
+
+// tellAll tells the client of all that the session has. The caller holds it.
+func (s *Server) tellAll(x *exchange, u *session) {
+	u.acked, u.told = u.received, true
+	s.tell(x, u.id, u.received)
 }

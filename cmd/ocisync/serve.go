@@ -99,7 +99,7 @@ func (f *serveFlags) options() []serve.Option {
 		opts = append(opts, serve.WithSparse())
 	}
 	if f.stateDir != "" {
-		opts = append(opts, serve.WithSpoolDir(f.stateDir))
+		opts = append(opts, serve.WithStateDir(f.stateDir))
 	}
 	return opts
 }

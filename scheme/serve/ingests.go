@@ -29,22 +29,46 @@ func (s *Server) ingests(r ref.Ref) (ingests, error) {
 	if scheme.As(s.api, r, &in.Ingester) && scheme.As(s.api, r, &in.IngestManager) {
 		return in, nil
 	}
-	if s.spool == nil { // its root said something else
-		return in, errs.ErrUnsupported
+	sp, err := s.spool.open()
+	if err != nil {
+		return in, err
 	}
-	return ingests{Ingester: s.spool, IngestManager: s.spool, ref: s.spool.Ref, spooled: true}, nil
+	return ingests{Ingester: sp, IngestManager: sp, ref: sp.Ref, spooled: true}, nil
 }
 
-// openSpool opens the spool if there is a place that needs it.
-func (s *Server) openSpool() (err error) {
-	for _, p := range s.places {
-		var in ingests
-		if !p.ReadOnly && !(scheme.As(s.api, p.Root, &in.Ingester) && scheme.As(s.api, p.Root, &in.IngestManager)) {
-			s.spool, err = spool.Open(s.stateDir)
-			return err
-		}
+// lazySpool is a spool that is opened when a place first needs it.
+type lazySpool struct {
+	dir string
+
+	mu     sync.Mutex // guards all below
+	spool  *spool.Spool
+	closed bool
+}
+
+func (l *lazySpool) open() (*spool.Spool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, errs.ErrUnavailable
 	}
-	return nil
+	if l.spool != nil {
+		return l.spool, nil
+	}
+	sp, err := spool.Open(l.dir)
+	if err != nil {
+		return nil, err
+	}
+	l.spool = sp
+	return sp, nil
+}
+
+func (l *lazySpool) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed = true; l.spool == nil {
+		return nil
+	}
+	return l.spool.Close()
 }
 
 // expire removes what an idle session has received, unless another process goes on with it.

@@ -17,7 +17,6 @@ import (
 	"sync"
 
 	"github.com/ocisync/ocisync/scheme"
-	"github.com/ocisync/ocisync/scheme/serve/spool"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
@@ -31,7 +30,7 @@ type Server struct {
 	slots    *slots
 	rates    *rates // nil: no limit
 	seen     seen
-	spool    *spool.Spool // nil if every place keeps ingests
+	spool    lazySpool
 
 	ctx  context.Context // of what runs between requests; ends with Shutdown
 	stop context.CancelFunc
@@ -61,8 +60,14 @@ func New(api scheme.API, root ref.Ref, opts ...Option) (*Server, error) {
 		s.api = scheme.ReadOnly(api)
 		return s, nil
 	}
-	if err := s.openSpool(); err != nil {
-		return nil, &errs.Error{Op: "serve", Ref: root.String(), Err: err, Hint: "set a state directory that can be written"}
+	s.spool.dir = s.stateDir
+	for _, p := range s.places {
+		if p.ReadOnly {
+			continue
+		}
+		if _, err := s.ingests(p.Root); err != nil {
+			return nil, &errs.Error{Op: "serve", Ref: p.Root.String(), Err: err, Hint: "set a state directory that can be written"}
+		}
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.sessions = newSessions(c.maxSessions, c.sessionsEach, c.sessionTTL, s.expire)
@@ -95,10 +100,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.sessions.interrupt()
 	s.sessions.close()
 	s.rest.close()
-	if s.spool != nil {
-		err = errors.Join(err, s.spool.Close())
-	}
-	return err
+	return errors.Join(err, s.spool.close())
 }
 
 // enter counts a request in, and reports false after Shutdown.

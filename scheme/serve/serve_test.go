@@ -55,8 +55,8 @@ func startAt(t *testing.T, api scheme.API, at ref.Ref, opts ...Option) *client {
 		if err := s.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
-		if s.spool != nil && s.stateDir == "" {
-			if _, err := os.Stat(s.spool.Ref.Root); !errors.Is(err, os.ErrNotExist) {
+		if sp := s.spool.spool; sp != nil && s.stateDir == "" {
+			if _, err := os.Stat(sp.Ref.Root); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("Shutdown leaves the folder of uploads: %v", err)
 			}
 		}

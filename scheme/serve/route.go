@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"crypto/rand"
 	"fmt"
 	"io"
 	"net/http"
@@ -95,12 +94,13 @@ func (b *body) Read(p []byte) (int, error) {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{w: w, r: r, body: &body{r: r.Body}, id: rand.Text(), began: time.Now()}
+	x := &exchange{w: w, r: r, body: &body{r: r.Body}, id: requestID(r), began: time.Now()}
 	x.ctx = Context{Method: r.Method, Remote: s.remote(r)}
 	s.deadlines(x)
 	defer s.inspect(x)
 	defer x.keepWriting() // for what net/http still has in its buffers
 	x.header(ocihttp.HeaderAPIVersion, ocihttp.APIVersion)
+	x.header(HeaderRequestID, x.id)
 	if !s.enter() {
 		s.fail(x, errs.ErrUnavailable)
 		return

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/netip"
@@ -13,9 +14,12 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/ocisync/ocisync/internal/ocihttp"
 	"github.com/ocisync/ocisync/scheme/mem"
 	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/ref"
 )
 
 // door is an Authenticator and an Authorizer for tests. Users have their names as passwords, with "pw-" before.
@@ -338,9 +342,9 @@ func TestAMountNeedsThePullOfItsSource(t *testing.T) {
 	c.fill("secret")
 	c.root("POST", "/v2/open/blobs/uploads/?digest="+sum("open"), "open", nil)
 	c.root("POST", "/v2/mine/blobs/uploads/?digest="+sum("unread"), "unread", nil)
-	mount := func(digest, from string) answer {
+	mount := func(blob, from string) answer {
 		t.Helper()
-		path := "/v2/mine/blobs/uploads/?mount=" + digest
+		path := "/v2/mine/blobs/uploads/?mount=" + blob
 		if from != "" {
 			path += "&from=" + from
 		}
@@ -358,6 +362,7 @@ func TestAMountNeedsThePullOfItsSource(t *testing.T) {
 		{sum("x"), "open"},         // allowed, and not there
 		{sum("x"), ""},             // there, where it may not be read
 		{sum("nowhere"), ""},
+		{sum("unread"), ""}, // there, in a repository that may be written and not read
 		{sum("unread"), "mine"},
 	} {
 		if got := mount(m[0], m[1]).same(); got != want {
@@ -374,10 +379,13 @@ func TestAMountNeedsThePullOfItsSource(t *testing.T) {
 		t.Errorf("to where it may not be written: %s", a.same())
 	}
 
-	// One that may be read is found, wherever else it is.
+	// One that may be read is found, wherever else it is: also in the repository itself.
 	c.root("POST", "/v2/other/blobs/uploads/?digest="+sum("x"), "x", nil)
 	if a := mount(sum("x"), ""); a.StatusCode != 201 {
 		t.Errorf("of one among several: %s", a.same())
+	}
+	if a := c.do("POST", "/v2/other/blobs/uploads/?mount="+sum("x"), nil, as("guest")); a.StatusCode != 201 {
+		t.Errorf("of what is there: %s", a.same())
 	}
 	d.take()
 	mount(sum("open"), "secret")
@@ -387,6 +395,29 @@ func TestAMountNeedsThePullOfItsSource(t *testing.T) {
 	}
 	if !slices.Equal(asked, []string{"guest push mine", "guest pull secret"}) {
 		t.Errorf("a mount asks about %q", asked)
+	}
+}
+
+// common is a place in which every repository has every blob.
+type common struct{ *mem.Mem }
+
+func (common) BlobFind(_ context.Context, _ ref.Ref, _ digest.Digest, fn func(string) error) error {
+	for i := range 10 * maxSources {
+		if err := fn(fmt.Sprint("secret/", i)); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestTheSearchForASourceIsBounded(t *testing.T) {
+	d := &door{allow: rights("guest push mine")}
+	c := start(t, common{mem.New()}, d.options()...)
+	c.want(202, "", "POST", "/v2/mine/blobs/uploads/?mount="+sum("x"), nil, as("guest"))
+	if n := len(d.take()); n < maxSources || n > maxSources+5 {
+		t.Errorf("it is asked about %d repositories", n)
 	}
 }
 
@@ -468,4 +499,22 @@ func TestEveryTagOfAPutIsAuthorized(t *testing.T) {
 	if n := len(d.take()); n > defaultMaxTags+1 {
 		t.Errorf("it is asked %d times", n)
 	}
+}
+
+// TestAnUploadIsItsSubjectsAlone: another subject, and another repository, have no such session.
+func TestAnUploadIsItsSubjectsAlone(t *testing.T) {
+	d := &door{allow: rights("x push r", "x push s", "y push r", "y push s", " push r")}
+	c := start(t, mem.New(), d.options()...)
+	session := c.open("x", "r")
+	c.want(202, "", "PATCH", "/v2/r/blobs/uploads/"+session, "hello ", as("x"))
+	all := []struct{ user, repo string }{{"y", "r"}, {"x", "s"}, {"y", "s"}, {"", "r"}}
+	for _, o := range all {
+		path := "/v2/" + o.repo + "/blobs/uploads/" + session
+		c.want(404, "BLOB_UPLOAD_UNKNOWN", "GET", path, nil, as(o.user))
+		c.want(404, "BLOB_UPLOAD_UNKNOWN", "PATCH", path, "evil", as(o.user))
+		c.want(404, "BLOB_UPLOAD_UNKNOWN", "PATCH", path, "evil", as(o.user).with(header{"Content-Range": "6-9"}))
+		c.want(404, "BLOB_UPLOAD_UNKNOWN", "PUT", path+"?digest="+sum("hello "), nil, as(o.user))
+		c.want(404, "BLOB_UPLOAD_UNKNOWN", "DELETE", path, nil, as(o.user))
+	}
+	c.want(201, "", "PUT", "/v2/r/blobs/uploads/"+session+"?digest="+sum("hello x"), "x", as("x"))
 }

@@ -14,8 +14,14 @@ func (s *Server) mount(x *exchange) (bool, error) {
 	if x.req.From != "" {
 		return s.mountFrom(x, x.req.From, d)
 	}
-	if _, err := s.api.BlobHead(x.r.Context(), x.ref, d); err == nil {
-		return true, nil
+	may, err := s.mayPull(x, x.req.Repo) // who may only push learns nothing of what is there already
+	if err != nil {
+		return false, err
+	}
+	if may {
+		if _, err := s.api.BlobHead(x.r.Context(), x.ref, d); err == nil {
+			return true, nil
+		}
 	}
 	for i := range s.places {
 		mounted, err := s.mountAny(x, &s.places[i], d)
@@ -26,6 +32,10 @@ func (s *Server) mount(x *exchange) (bool, error) {
 	return false, nil
 }
 
+// maxSources bounds the repositories with a blob that are tried as the source of a mount that names none: half of all may
+// have a common layer, and the subject none of them.
+const maxSources = 1000
+
 // mountAny looks for the blob in all repositories of a place that the subject may read.
 func (s *Server) mountAny(x *exchange, p *Place, d types.Descriptor) (mounted bool, err error) {
 	var finder scheme.BlobFinder
@@ -33,11 +43,12 @@ func (s *Server) mountAny(x *exchange, p *Place, d types.Descriptor) (mounted bo
 		return s.mountSeen(x, p, d)
 	}
 	var failed error
+	tried := 0
 	err = finder.BlobFind(x.r.Context(), p.Root.Base(), d.Digest, func(repo string) error {
 		if name, ok := s.places.name(p, repo); ok {
 			mounted, failed = s.mountFrom(x, name, d)
 		}
-		if mounted || failed != nil {
+		if tried++; mounted || failed != nil || tried == maxSources {
 			return io.EOF
 		}
 		return nil

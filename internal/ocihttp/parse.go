@@ -278,6 +278,9 @@ func parseReferrers(method string, repo []string, d string, q url.Values) (*Requ
 	if len(r.ArtifactType) > maxParam {
 		return nil, fmt.Errorf("%w: artifactType has %d bytes", errs.ErrInvalid, len(r.ArtifactType))
 	}
+	if err := r.page(q); err != nil {
+		return nil, err
+	}
 	return one(method, r, http.MethodGet, Referrers)
 }
 

@@ -99,7 +99,8 @@ type Request struct {
 	// DigestAlgorithm announces the algorithm of an upload whose digest is not known yet.
 	DigestAlgorithm digest.Algorithm
 
-	// N and Last select a page of TagList and Catalog. A nil N is no limit; Last is exclusive and need not exist.
+	// N and Last select a page of TagList, Catalog and, where the server has such pages, Referrers, by digest. A nil N is no
+	// limit; Last is exclusive and need not exist.
 	N    *int
 	Last string
 
@@ -163,6 +164,10 @@ func (r *Request) Query() string {
 		q.add("last", r.Last)
 	case Referrers:
 		q.add("artifactType", r.ArtifactType)
+		if r.N != nil {
+			q.add("n", strconv.Itoa(*r.N))
+		}
+		q.add("last", r.Last)
 	}
 	return strings.Join(q, "&")
 }

@@ -53,6 +53,7 @@ var requests = []struct {
 	{"GET /v2/a/tags/list?n=0&last=v%261%0D%0A", Request{Kind: TagList, Repo: "a", N: ptr(0), Last: "v&1\r\n"}},
 	{"GET /v2/a/referrers/" + string(sha256d), Request{Kind: Referrers, Repo: "a", Digest: sha256d}},
 	{"GET /v2/a/referrers/" + string(sha256d) + "?artifactType=application%2Fx%2By", Request{Kind: Referrers, Repo: "a", Digest: sha256d, ArtifactType: "application/x+y"}},
+	{"GET /v2/a/referrers/" + string(sha256d) + "?artifactType=x&n=7&last=" + url.QueryEscape(string(sha256d)), Request{Kind: Referrers, Repo: "a", Digest: sha256d, ArtifactType: "x", N: new(7), Last: string(sha256d)}},
 	{"GET /v2/_catalog", Request{Kind: Catalog}},
 	{"GET /v2/_catalog?n=7&last=a%2Fb", Request{Kind: Catalog, N: ptr(7), Last: "a/b"}},
 }

@@ -190,6 +190,9 @@ func ofPlace(err error) error {
 // mayPull reports whether the subject may read another repository than the one it asked for. That it may not is no
 // error: the repository is as good as absent.
 func (s *Server) mayPull(x *exchange, name string) (bool, error) {
+	if !s.named(name) {
+		return false, nil
+	}
 	c := x.ctx
 	c.Action, c.Repository = ActionPull, name
 	err := s.may(x, c)

@@ -38,6 +38,9 @@ func (s *Server) blobHead(x *exchange) error {
 
 // blobDelete removes a blob from the repository.
 func (s *Server) blobDelete(x *exchange) error {
+	if err := s.checkDelete(x.req); err != nil {
+		return err
+	}
 	if err := s.api.BlobDelete(x.r.Context(), x.ref, types.Descriptor{Digest: x.req.Digest}); err != nil {
 		return err
 	}

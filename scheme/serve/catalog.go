@@ -3,23 +3,22 @@ package serve
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
 
+	"github.com/ocisync/ocisync/internal/ocihttp"
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types/errs"
 )
 
-// maxCatalog bounds a page of the catalog, also when the client asks for more, or names no limit.
-const maxCatalog = 10000
-
 // catalog answers with a page of the repositories that the subject may read, of all places, in byte order.
 func (s *Server) catalog(x *exchange) error {
-	limit := maxCatalog
-	if x.req.N != nil {
-		limit = min(*x.req.N, maxCatalog)
+	if s.noCatalog {
+		return ocihttp.Public(fmt.Errorf("%w: there is no catalog here", errs.ErrUnsupported))
 	}
+	limit := s.limit(x.req.N)
 	repos, supported := []string{}, false
 	for i := range s.places {
 		names, err := s.catalogOf(x, &s.places[i], limit)
@@ -39,7 +38,6 @@ func (s *Server) catalog(x *exchange) error {
 	if len(repos) > limit {
 		repos = repos[:limit]
 		if limit > 0 {
-			x.req.N = &limit
 			s.next(x, repos[limit-1])
 		}
 	}
@@ -58,11 +56,17 @@ func (s *Server) catalogOf(x *exchange, p *Place, limit int) ([]string, error) {
 	if !scheme.As(s.api, p.Root, &lister) {
 		return nil, errs.ErrUnsupported
 	}
+	last, some := s.places.before(p, x.req.Last)
+	if !some {
+		return nil, nil
+	}
 	var names []string
-	last := s.places.before(p, x.req.Last)
 	err := lister.RepoList(x.r.Context(), p.Root.Base(), last, func(repo string) error {
+		if p.passed(repo) {
+			return io.EOF
+		}
 		name, ok := s.places.name(p, repo)
-		if !ok || name <= x.req.Last {
+		if !ok || x.req.Last != "" && name <= x.req.Last {
 			return nil
 		}
 		may, err := s.mayPull(x, name)

@@ -58,6 +58,8 @@ func (s *Server) fail(x *exchange, err error) {
 		x.header("Allow", strings.Join(m.Allow, ", "))
 	case errors.Is(err, errs.ErrReadOnly):
 		x.header("Allow", "GET, HEAD")
+	case status == http.StatusMethodNotAllowed && x.req != nil: // which may be none
+		x.header("Allow", strings.Join(s.allowed(x), ", "))
 	case status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable:
 		var e *errs.Error
 		if errors.As(err, &e) && e.RetryAfter > 0 {

@@ -92,6 +92,9 @@ func (s *Server) manifestPut(x *exchange) error {
 
 // manifestDelete removes a tag, or by digest a manifest with all its tags.
 func (s *Server) manifestDelete(x *exchange) error {
+	if err := s.checkDelete(x.req); err != nil {
+		return err
+	}
 	at, err := s.condition(x)
 	if err != nil {
 		return err

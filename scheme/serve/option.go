@@ -15,6 +15,7 @@ import (
 // The defaults of options.
 const (
 	defaultMaxTags = 500
+	defaultMaxPage = 10000
 )
 
 // Option is a setting of New.
@@ -27,6 +28,7 @@ type config struct {
 	readOnly bool
 	log      *slog.Logger
 
+	switches
 	maxManifest int64
 	maxTags     int
 	putOptions  []scheme.ManifestPutOption // of every put
@@ -48,6 +50,7 @@ type config struct {
 
 func newConfig(opts []Option) config {
 	c := config{
+		switches:    switches{maxPage: defaultMaxPage},
 		maxManifest: types.MaxManifestSize, maxTags: defaultMaxTags,
 		log: slog.New(slog.DiscardHandler), uploadConfig: newUploadConfig(),
 		readIdle: defaultReadIdle, writeIdle: defaultWriteIdle, maxConns: defaultMaxConns, maxConnsEach: defaultMaxConnsEach,

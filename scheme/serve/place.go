@@ -98,11 +98,25 @@ func joinName(prefix, rest string) string {
 	return prefix + "/" + rest
 }
 
-// before says after which repository of p's root a list of p's names after last begins: "" is the first one.
-func (ps places) before(p *Place, last string) string {
+// before says after which repository of p's root a list of p's names after last begins: "" is the first one. some is false
+// if none of them comes after last.
+func (ps places) before(p *Place, last string) (repo string, some bool) {
 	rest, below := cutName(last, p.Name)
-	if !below || rest == "" {
-		return "" // all of p's names come before last, or all after it; the list is short of neither
+	switch {
+	case last != "" && below && rest != "":
+		return joinName(p.Root.Repo, rest), true
+	case last != "" && !below && last > p.Name+"/":
+		return "", false
+	case p.Root.Repo == "":
+		return "", true
 	}
-	return joinName(p.Root.Repo, rest)
+	// Nothing that is a name comes between this and the root's.
+	end := len(p.Root.Repo) - 1
+	return p.Root.Repo[:end] + string(p.Root.Repo[end]-1) + "~", true
+}
+
+// passed reports whether a repository comes after all that are p's, in byte order.
+func (p *Place) passed(repo string) bool {
+	_, below := cutName(repo, p.Root.Repo)
+	return !below && repo > p.Root.Repo+"/"
 }

@@ -101,6 +101,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer x.keepWriting() // for what net/http still has in its buffers
 	x.header(ocihttp.HeaderAPIVersion, ocihttp.APIVersion)
 	x.header(HeaderRequestID, x.id)
+	s.warn(x)
 	if !s.enter() {
 		s.fail(x, errs.ErrUnavailable)
 		return
@@ -141,6 +142,9 @@ func (s *Server) serve(x *exchange) error {
 	rt := routes[req.Kind]
 	x.ctx.Endpoint, x.ctx.Action = rt.endpoint, rt.action
 	x.ctx.Repository, x.ctx.Resource = req.Repo, resource(req)
+	if err := s.checkName(req.Repo); err != nil {
+		return err
+	}
 	if err := s.admit(x); err != nil {
 		return err
 	}

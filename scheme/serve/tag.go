@@ -10,11 +10,7 @@ import (
 
 // tagList answers with a page of tags.
 func (s *Server) tagList(x *exchange) error {
-	opts := []scheme.TagListOption{scheme.WithTagLast(x.req.Last)}
-	if x.req.N != nil {
-		opts = append(opts, scheme.WithTagLimit(*x.req.N))
-	}
-	list, err := s.api.TagList(x.r.Context(), x.ref, opts...)
+	list, err := s.api.TagList(x.r.Context(), x.ref, scheme.WithTagLast(x.req.Last), scheme.WithTagLimit(s.limit(x.req.N)))
 	if err != nil {
 		return err
 	}
@@ -34,7 +30,7 @@ func (s *Server) tagList(x *exchange) error {
 	return x.send(http.StatusOK, "application/json", raw)
 }
 
-// next links to the page after last, of the same length.
+// next links to the page after last, of the length that was asked for.
 func (s *Server) next(x *exchange, last string) {
 	page := *x.req
 	page.Last = last

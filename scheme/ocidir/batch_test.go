@@ -17,7 +17,7 @@ import (
 // queue has all of fns wait for the lock in that order, so that they are one group, and returns their errors.
 func queue(t *testing.T, o *OCIDir, r ref.Ref, fns ...func() error) []error {
 	t.Helper()
-	l, err := o.use(r.Root)
+	l, err := o.use(r, r.Root)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func (o *OCIDir) Check(ctx context.Context, r ref.Ref, fn func(scheme.Problem) e
 	if err != nil {
 		return scheme.CheckReport{}, err
 	}
-	l, err := o.use(path)
+	l, err := o.use(r, path)
 	if err != nil {
 		return scheme.CheckReport{}, missing(op, r, err)
 	}

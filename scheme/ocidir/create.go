@@ -21,10 +21,10 @@ func (o *OCIDir) beginWrite(ctx context.Context, op string, r ref.Ref) (l *layou
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := o.makeDirs(path); err != nil {
+	if err := o.makeRepo(r, path); err != nil {
 		return nil, nil, failWrite(op, r, "", err)
 	}
-	if l, err = o.use(path); err != nil {
+	if l, err = o.use(r, path); err != nil {
 		return nil, nil, failWrite(op, r, "", err)
 	}
 	if err := l.prepare(ctx); err != nil {
@@ -32,6 +32,16 @@ func (o *OCIDir) beginWrite(ctx context.Context, op string, r ref.Ref) (l *layou
 		return nil, nil, failWrite(op, r, "", err)
 	}
 	return l, func() { o.release(l) }, nil
+}
+
+// makeRepo makes the directory path of r's layout, and those above it, within r's tree.
+func (o *OCIDir) makeRepo(r ref.Ref, path string) error {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := inside(treeOf(r), path); err != nil {
+			return err
+		}
+	}
+	return o.makeDirs(path)
 }
 
 // makeDirs makes the directory path and those above it. settle makes them durable.

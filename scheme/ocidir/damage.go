@@ -57,7 +57,7 @@ func (o *OCIDir) foundBad(ctx context.Context, b *blobFile, d digest.Digest, cau
 	if err != nil || !after.sameBytes(b.id) {
 		return fmt.Errorf("%w: %s: %w", cause, b.l.file(b.name), errBeingWritten)
 	}
-	l, err := o.use(b.l.path)
+	l, err := o.use(b.l.at, b.l.path)
 	if err != nil {
 		return fmt.Errorf("%w: %w", cause, err)
 	}

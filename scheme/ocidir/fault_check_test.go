@@ -480,7 +480,7 @@ func (ex *examiner) laterWriter() {
 
 // clean expects no leftover of the writers that died, and, as nobody else wrote, no entry that somebody dropped.
 func (ex *examiner) clean(repo string) {
-	l, err := openLayout(New(), filepath.Join(ex.dir, filepath.FromSlash(repo)))
+	l, err := openLayout(New(), ref.Ref{}, filepath.Join(ex.dir, filepath.FromSlash(repo)))
 	if err != nil {
 		ex.say("%s: %v", repo, err)
 		return

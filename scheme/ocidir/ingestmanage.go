@@ -28,7 +28,7 @@ func (o *OCIDir) beginIngests(ctx context.Context, op string, r ref.Ref) (l *lay
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err = o.use(path)
+	l, err = o.use(r, path)
 	if absent(err) {
 		return nil, func() {}, nil
 	}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/ref"
 )
 
 // errNoDir is what makes a path absent on every system.
@@ -22,6 +23,7 @@ const errNoDir = syscall.ENOTDIR
 // layout is one open directory. Its fields are safe for concurrent use; users and idle belong to OCIDir and its lock.
 type layout struct {
 	o    *OCIDir
+	at   ref.Ref // as it was opened; only its place counts
 	path string
 	dir  dirInfo
 	vol  *volume
@@ -55,8 +57,8 @@ type layout struct {
 	labels  group[*labelling]
 }
 
-func openLayout(o *OCIDir, path string) (*layout, error) {
-	root, err := os.OpenRoot(path)
+func openLayout(o *OCIDir, r ref.Ref, path string) (*layout, error) {
+	root, err := openBelow(treeOf(r), path)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +67,7 @@ func openLayout(o *OCIDir, path string) (*layout, error) {
 		return nil, errors.Join(err, root.Close())
 	}
 	l := &layout{
-		o: o, path: path, dir: dirInfo{fi}, mem: o.mem, vol: &volume{root: root, hook: o.hook, eager: o.durability.commits()},
+		o: o, at: r, path: path, dir: dirInfo{fi}, mem: o.mem, vol: &volume{root: root, hook: o.hook, eager: o.durability.commits()},
 		loading: make(chan struct{}, 1), graph: newGraph(),
 	}
 	l.leases = &leases{vol: l.vol}

@@ -114,8 +114,9 @@ func (o *OCIDir) Close() error {
 	return errors.Join(errs...)
 }
 
-// use returns the layout at path, which must exist, for as long as the caller does not release it.
-func (o *OCIDir) use(path string) (*layout, error) {
+// use returns the layout at path, which must exist, for as long as the caller does not release it. If r names
+// a repository it is below r's tree: see openBelow.
+func (o *OCIDir) use(r ref.Ref, path string) (*layout, error) {
 	fi, err := statDir(path)
 	if err != nil {
 		return nil, err
@@ -123,7 +124,7 @@ func (o *OCIDir) use(path string) (*layout, error) {
 	if l, err := o.cached(path, nil, fi); l != nil || err != nil {
 		return l, err
 	}
-	fresh, err := openLayout(o, path)
+	fresh, err := openLayout(o, r, path)
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +227,7 @@ func (o *OCIDir) begin(ctx context.Context, op string, r ref.Ref) (l *layout, en
 	if err != nil {
 		return nil, nil, err
 	}
-	if l, err = o.use(path); err != nil {
+	if l, err = o.use(r, path); err != nil {
 		return nil, nil, missing(op, r, err)
 	}
 	if err := l.check(ctx); err != nil {

@@ -30,7 +30,7 @@ func (o *OCIDir) Ping(ctx context.Context, r ref.Ref, _ ...scheme.PingOption) (p
 	case !fi.IsDir():
 		return ping.Result{}, fail(op, r, "", clobber(path, "a file is there"))
 	}
-	l, err := o.use(path)
+	l, err := o.use(r, path)
 	if err != nil {
 		return ping.Result{}, failRead(op, r, "", err)
 	}

@@ -22,7 +22,7 @@ func (o *OCIDir) IndexRestore(ctx context.Context, r ref.Ref) (scheme.IndexResto
 	if err != nil {
 		return scheme.IndexRestored{}, err
 	}
-	l, err := o.use(path)
+	l, err := o.use(r, path)
 	if err != nil {
 		return scheme.IndexRestored{}, missing(op, r, err)
 	}

@@ -281,6 +281,45 @@ func TestAttackLinksPlantedInALayout(t *testing.T) {
 	})
 }
 
+// A link in the place of a repository leads nowhere outside of the tree, to read or to write.
+func TestAttackLinksPlantedInATree(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("symbolic links need a privilege on Windows")
+	}
+	besiege(t, func(f fort) {
+		for link, to := range map[string]string{"link": "../sibling", "up": "..", "absolute": filepath.Join(f.outer, "sibling")} {
+			if err := os.Symlink(to, filepath.Join(f.root, link)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d, raw := digest.FromString(secret).String(), imageDoc(v1.MediaTypeImageManifest, "")
+		for _, name := range []string{"link", "up", "up/sibling", "absolute", "up/new", "link/new", "absolute/new"} {
+			for _, target := range []string{"/manifests/v1", "/blobs/" + d, "/tags/list"} {
+				if a := f.ask("GET", "/v2/"+name+target, nil); a.res.StatusCode != 403 && a.res.StatusCode != 404 {
+					t.Errorf("%s is answered with %s: %s", a.asked, a.res.Status, a.body)
+				}
+			}
+			f.want("403 DENIED", "POST", "/v2/"+name+"/blobs/uploads/?digest="+digest.FromString("x").String(), "x")
+			f.want("202", "POST", "/v2/good/blobs/uploads/?mount="+d+"&from="+name, "")
+			f.refused("/v2/" + name + "/blobs/" + d)
+			for _, method := range []string{"PUT", "DELETE"} {
+				if a := f.ask(method, "/v2/"+name+"/manifests/v1", raw, "Content-Type: "+v1.MediaTypeImageManifest); a.res.StatusCode < 400 {
+					t.Errorf("%s is answered with %s", a.asked, a.res.Status)
+				}
+			}
+		}
+		f.want("202", "POST", "/v2/good/blobs/uploads/?mount="+d, "")
+		if a := f.want("200", "GET", "/v2/_catalog", nil); strings.Contains(a.body, "link") || strings.Contains(a.body, "up") {
+			t.Errorf("the catalog follows links: %s", a.body)
+		}
+		for _, link := range []string{"link", "up", "absolute"} {
+			if err := os.Remove(filepath.Join(f.root, link)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // unchecked is the answer's text to a request that a damaged store may well answer with a 500.
 func (w *wire) unchecked(method, target, header string) string {
 	w.t.Helper()

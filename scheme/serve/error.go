@@ -87,7 +87,7 @@ func (s *Server) refine(x *exchange, err error) error {
 		return fmt.Errorf("%w: %w", errs.ErrCorrupt, err)
 	case x.body.err != nil && known >= http.StatusInternalServerError && !errors.Is(err, errs.ErrNoSpace):
 		return fmt.Errorf("%w: %w", ocihttp.Public(fmt.Errorf("%w: the body could not be read", errs.ErrUploadInvalid)), err)
-	case x.req != nil && errors.Is(err, errs.ErrNotFound) && errs.Code(err) == "":
+	case x.req != nil && errors.Is(err, errs.ErrNotFound) && errs.FromCode(errs.Code(err)) == nil: // its code may be one of a registry's own
 		return fmt.Errorf("%w: %w", routes[x.req.Kind].absent, err)
 	case errors.Is(err, syscall.ENOSPC) && !errors.Is(err, errs.ErrNoSpace):
 		return fmt.Errorf("%w: %w", errs.ErrNoSpace, err)

@@ -138,7 +138,7 @@ type by struct{}
 func (by) Authenticate(r *http.Request) (Identity, error) {
 	return Identity{Subject: r.Header.Get("X-Subject")}, nil
 }
-func (by) Challenge(Context) []Challenge                { return nil }
+func (by) Challenge(Context) []Challenge { return nil }
 
 // Others do not find a session, even if they know its name: neither in its repository nor in another, neither the process
 // that began it nor a later one.

@@ -80,7 +80,7 @@ func (s *Server) uploadStatus(x *exchange) error {
 				return err
 			}
 		}
-		s.tellAll(x, u)
+		s.tellHow(x, u)
 		return nil
 	})
 	if errors.Is(err, errBusy) { // withSession has said how much there is
@@ -172,7 +172,7 @@ func (s *Server) withSession(x *exchange, fn func(u *session, offset int64) erro
 	case errors.Is(err, errs.ErrUploadUnknown): // somebody else removed it
 		s.sessions.drop(u)
 	case errors.Is(err, errs.ErrRangeInvalid):
-		s.tellAll(x, u)
+		s.tellHow(x, u)
 	}
 	return err
 }
@@ -279,6 +279,16 @@ func (s *Server) tell(x *exchange, id string, received int64) {
 	s.location(x, ocihttp.Request{Kind: ocihttp.UploadStatus, Repo: x.req.Repo, UploadID: resumeID(id, received)})
 	x.header(ocihttp.HeaderUploadUUID, id)
 	x.header("Range", ocihttp.FormatUploadRange(received))
+}
+
+// tellHow tells a client that asks, or has lost count, how much the session has. What says "nothing" says "one byte" as
+// well: who reads the former sends that byte again, and is understood.
+func (s *Server) tellHow(x *exchange, u *session) {
+	s.tellAll(x, u)
+	if u.received == 1 {
+		u.acked = 0
+		s.tell(x, u.id, 0)
+	}
 }
 
 // tellAll tells the client of all that the session has. The caller holds it.

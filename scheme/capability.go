@@ -2,6 +2,7 @@ package scheme
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"reflect"
@@ -25,10 +26,13 @@ type BlobOpener interface {
 
 // BlobProver is a BlobOpener that knows which blobs it has checked already.
 type BlobProver interface {
-	// BlobProven reports whether BlobOpen answers for d without reading all of the blob first. It reads nothing itself.
-	// Who wants the whole blob may stream it with BlobGet otherwise, instead of waiting.
-	BlobProven(ctx context.Context, r ref.Ref, d types.Descriptor) bool
+	// BlobOpenProven is BlobOpen for who does not want to wait until a large blob was read: one of more than unread
+	// bytes that was not checked yet is ErrUnproven. Who wants all of it may stream it with BlobGet instead.
+	BlobOpenProven(ctx context.Context, r ref.Ref, d types.Descriptor, unread int64) (blob.ReaderAt, error)
 }
+
+// ErrUnproven is said by a BlobProver of a blob that it would have to read first.
+var ErrUnproven = errors.New("the blob was not checked yet")
 
 // Filer is implemented by a blob.ReaderAt, or a blob.Reader, whose content is a file as it is, for sendfile and
 // reflinks. The file belongs to the reader: it must not be closed, and is valid until the reader is. For a

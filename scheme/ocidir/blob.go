@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path"
 
@@ -110,31 +111,24 @@ func (f *ctxFile) Read(p []byte) (int, error) {
 
 // BlobOpen implements scheme.BlobOpener. The first time that this process opens a file, it hashes it.
 func (o *OCIDir) BlobOpen(ctx context.Context, r ref.Ref, d types.Descriptor) (blob.ReaderAt, error) {
+	return o.BlobOpenProven(ctx, r, d, math.MaxInt64)
+}
+
+// BlobOpenProven implements scheme.BlobProver.
+func (o *OCIDir) BlobOpenProven(ctx context.Context, r ref.Ref, d types.Descriptor, unread int64) (blob.ReaderAt, error) {
 	const op = "blob open"
 	b, err := o.openBlob(ctx, op, r, d.Digest)
 	if err != nil {
 		return nil, err
 	}
 	defer b.end()
+	if b.id.size > unread && !b.l.mem.isVerified(b.id, d.Digest) {
+		return nil, errors.Join(fail(op, r, d.Digest, scheme.ErrUnproven), b.f.Close())
+	}
 	if err := b.verify(ctx, d.Digest); err != nil {
 		return nil, errors.Join(fail(op, r, d.Digest, err), b.f.Close())
 	}
 	return &readerAt{f: b.f, ctx: ctx, name: b.name, id: b.id, l: b.l}, nil
-}
-
-// BlobProven implements scheme.BlobProver.
-func (o *OCIDir) BlobProven(ctx context.Context, r ref.Ref, d types.Descriptor) bool {
-	name, err := blobPath(d.Digest)
-	if err != nil {
-		return false
-	}
-	l, end, err := o.begin(ctx, "blob open", r)
-	if err != nil {
-		return false
-	}
-	defer end()
-	id, err := l.vol.stat(name)
-	return err == nil && l.mem.isVerified(id, d.Digest)
 }
 
 // readerAt is random access to a file that was verified, for as long as nobody writes to it.

@@ -42,6 +42,8 @@ func (v *volume) confirm(name string, id fileID) bool {
 	return ok && now == id
 }
 
+// lstat identifies the regular file that a name leads to, inside or outside of the volume: it is only good for telling
+// that a file is one that is known.
 func (v *volume) lstat(name string) (fileID, bool) {
 	var st unix.Stat_t
 	dir := v.at()

@@ -2,7 +2,6 @@ package serve
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -14,10 +13,6 @@ import (
 	"github.com/ocisync/ocisync/types/blob"
 	"github.com/ocisync/ocisync/types/errs"
 )
-
-// copyBuffer is how much of a verified stream is in memory, twice: what was read last is held back until more of it,
-// or its end, has proved to be good.
-const copyBuffer = 64 << 10
 
 // smallBlob is the size in bytes up to which a blob is checked before it is sent, and not while.
 const smallBlob = 4 << 20
@@ -58,10 +53,10 @@ func (s *Server) blobGet(x *exchange) error {
 	if err != nil {
 		return s.blobRangeError(x, d, err)
 	}
-	if !partial && s.slowToOpen(x, d) {
+	ra, err := s.open(x, d, partial)
+	if errors.Is(err, scheme.ErrUnproven) {
 		return s.blobStream(x, d)
 	}
-	ra, err := s.open(x, d)
 	if err != nil {
 		return err
 	}
@@ -89,53 +84,19 @@ func (s *Server) blobGet(x *exchange) error {
 	return x.sendFile(ra, file, offset, length, status)
 }
 
-// sendFile sends a part of a file, with what belongs before it. The end is held back until the file is known not to
-// have changed meanwhile: the client, who was promised a length, must not take wrong bytes for the blob.
-func (x *exchange) sendFile(ra blob.ReaderAt, file *os.File, offset, length int64, status int) error {
-	last := make([]byte, min(length, copyBuffer))
-	if begin := length - int64(len(last)); begin > 0 {
-		x.start(status, length)
-		if _, err := file.Seek(offset, io.SeekStart); err != nil {
-			return err
-		}
-		n, err := io.CopyN(x.w, file, begin) // not to x: the connection itself has sendfile
-		x.sent += n
-		if err != nil {
-			return err
-		}
-	}
-	n, err := file.ReadAt(last, offset+length-int64(len(last)))
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if fileOf(ra) == nil || n < len(last) {
-		return fmt.Errorf("%w: %s was changed while it was sent", errs.ErrCorrupt, file.Name())
-	}
-	if !x.begun {
-		x.start(status, length)
-	}
-	_, err = x.Write(last)
-	return err
-}
-
-// slowToOpen reports whether opening a blob would read all of it before the first byte is sent. Small ones are read all
-// the same, so that damage is answered with an error and not with a connection that ends.
-func (s *Server) slowToOpen(x *exchange, d types.Descriptor) bool {
+// open returns random access to a blob, or nil where the place has none. A large blob that was not checked yet is
+// scheme.ErrUnproven when it is not for a part of it: all of it can be checked while it is sent. A small one is read
+// before, so that damage is answered with an error and not with a connection that ends; and a large one for the sake of a
+// part, too, as a part by itself cannot be checked.
+func (s *Server) open(x *exchange, d types.Descriptor, partial bool) (ra blob.ReaderAt, err error) {
 	var prover scheme.BlobProver
-	if !scheme.As(s.api, x.ref, &prover) || prover.BlobProven(x.r.Context(), x.ref, d) {
-		return false
-	}
-	d, err := s.api.BlobHead(x.r.Context(), x.ref, d)
-	return err == nil && d.Size > smallBlob
-}
-
-// open returns random access to a blob, or nil where the place has none.
-func (s *Server) open(x *exchange, d types.Descriptor) (blob.ReaderAt, error) {
 	var opener scheme.BlobOpener
-	if !scheme.As(s.api, x.ref, &opener) {
-		return nil, nil
+	switch {
+	case !partial && scheme.As(s.api, x.ref, &prover):
+		ra, err = prover.BlobOpenProven(x.r.Context(), x.ref, d, smallBlob)
+	case scheme.As(s.api, x.ref, &opener):
+		ra, err = opener.BlobOpen(x.r.Context(), x.ref, d)
 	}
-	ra, err := opener.BlobOpen(x.r.Context(), x.ref, d)
 	if errors.Is(err, errs.ErrUnsupported) {
 		return nil, nil
 	}
@@ -239,44 +200,4 @@ func (x *exchange) notModified(d types.Descriptor) bool {
 		}
 	}
 	return false
-}
-
-// copyVerified copies r to w, always one buffer behind: when r turns out to be damaged the last bytes are not sent,
-// and the client, who was promised a length, cannot take it for the blob. start is called before the first write: what
-// is found to be damaged until then can still be answered with an error.
-func copyVerified(w io.Writer, r io.Reader, start func()) error {
-	var held []byte
-	next, spare := make([]byte, copyBuffer), make([]byte, copyBuffer)
-	for first := true; ; first = false {
-		n, err := fill(r, next)
-		if err != nil && err != io.EOF {
-			return fmt.Errorf("read: %w", err)
-		}
-		end := err == io.EOF
-		if len(held) > 0 || first && end {
-			if start != nil {
-				start()
-				start = nil
-			}
-			if _, err := w.Write(held); err != nil {
-				return err
-			}
-		}
-		if end {
-			_, err := w.Write(next[:n])
-			return err
-		}
-		held, next, spare = next[:n], spare, next
-	}
-}
-
-// fill reads until p is full or r ends. Unlike io.ReadFull it leaves r's error as it is: a stream that was cut
-// (io.ErrUnexpectedEOF) must not look like a short one.
-func fill(r io.Reader, p []byte) (n int, err error) {
-	for n < len(p) && err == nil {
-		var m int
-		m, err = r.Read(p[n:])
-		n += m
-	}
-	return n, err
 }

@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/ocidir"
 	"github.com/ocisync/ocisync/scheme/schemetest"
@@ -265,28 +263,31 @@ func TestReadersGetTheBlobOrNothingWhileItIsHealed(t *testing.T) {
 	}
 }
 
-// watched counts which method a blob is read by.
+// watched counts how often a blob is opened as a file.
 type watched struct {
 	scheme.API
-	opens *[]digest.Digest
+	opens *int
 }
 
 func (w watched) As(r ref.Ref, target any) bool {
-	if o, ok := target.(*scheme.BlobOpener); ok && scheme.As(w.API, r, o) {
-		*o = countingOpener{*o, w.opens}
+	if o, ok := target.(*scheme.BlobProver); ok && scheme.As(w.API, r, o) {
+		*o = countingProver{*o, w.opens}
 		return true
 	}
 	return scheme.AsAny(w.API, r, target)
 }
 
-type countingOpener struct {
-	scheme.BlobOpener
-	opens *[]digest.Digest
+type countingProver struct {
+	scheme.BlobProver
+	opens *int
 }
 
-func (c countingOpener) BlobOpen(ctx context.Context, r ref.Ref, d types.Descriptor) (blob.ReaderAt, error) {
-	*c.opens = append(*c.opens, d.Digest)
-	return c.BlobOpener.BlobOpen(ctx, r, d)
+func (c countingProver) BlobOpenProven(ctx context.Context, r ref.Ref, d types.Descriptor, unread int64) (blob.ReaderAt, error) {
+	ra, err := c.BlobProver.BlobOpenProven(ctx, r, d, unread)
+	if err == nil {
+		*c.opens++
+	}
+	return ra, err
 }
 
 // A large blob that was not checked yet is streamed, and not read twice; from then on its file is sent.
@@ -302,7 +303,7 @@ func TestLargeBlobsAreStreamedTheFirstTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		writer.Close()
-		var opens []digest.Digest
+		var opens int
 		h, err := serve.New(watched{view(api), &opens}, root)
 		if err != nil {
 			t.Fatal(err)
@@ -310,8 +311,8 @@ func TestLargeBlobsAreStreamedTheFirstTime(t *testing.T) {
 		for i, want := range []int{0, 1} {
 			rec := httptest.NewRecorder()
 			h.ServeHTTP(rec, httptest.NewRequest("GET", "/v2/repo/blobs/"+string(d.Digest), nil))
-			if rec.Code != 200 || !bytes.Equal(rec.Body.Bytes(), data) || len(opens) != want {
-				t.Errorf("request %d: status %d, %d bytes, opened %d times, want %d", i, rec.Code, rec.Body.Len(), len(opens), want)
+			if rec.Code != 200 || !bytes.Equal(rec.Body.Bytes(), data) || opens != want {
+				t.Errorf("request %d: status %d, %d bytes, opened %d times, want %d", i, rec.Code, rec.Body.Len(), opens, want)
 			}
 		}
 		if err := h.Shutdown(t.Context()); err != nil {

@@ -42,6 +42,12 @@ type Filer interface {
 	File() (*os.File, bool)
 }
 
+// Byter is implemented by a blob.ReaderAt whose content is in memory. The bytes are verified; nobody may write to them,
+// and they stay when the reader is closed.
+type Byter interface {
+	Bytes() ([]byte, bool)
+}
+
 // BlobLister lists the blobs of one repository, in no particular order, manifests included.
 type BlobLister interface {
 	// BlobList calls fn for every blob until fn returns an error, which it then returns. Errors: ErrNotFound.

@@ -117,11 +117,25 @@ func (o *OCIDir) BlobOpen(ctx context.Context, r ref.Ref, d types.Descriptor) (b
 // BlobOpenProven implements scheme.BlobProver.
 func (o *OCIDir) BlobOpenProven(ctx context.Context, r ref.Ref, d types.Descriptor, unread int64) (blob.ReaderAt, error) {
 	const op = "blob open"
+	path, err := o.locate(ctx, op, r)
+	if err != nil {
+		return nil, err
+	}
+	if raw, ok := o.recallBlob(path, d.Digest); ok {
+		return inMemory{bytes.NewReader(raw), raw}, nil
+	}
 	b, err := o.openBlob(ctx, op, r, d.Digest)
 	if err != nil {
 		return nil, err
 	}
 	defer b.end()
+	if b.id.size <= maxRecallBlob {
+		raw, err := b.read(ctx, d.Digest)
+		if err = errors.Join(err, b.f.Close()); err != nil {
+			return nil, fail(op, r, d.Digest, err)
+		}
+		return inMemory{bytes.NewReader(raw), raw}, nil
+	}
 	if b.id.size > unread && !b.l.mem.isVerified(b.id, d.Digest) {
 		return nil, errors.Join(fail(op, r, d.Digest, scheme.ErrUnproven), b.f.Close())
 	}
@@ -130,6 +144,36 @@ func (o *OCIDir) BlobOpenProven(ctx context.Context, r ref.Ref, d types.Descript
 	}
 	return &readerAt{f: b.f, ctx: ctx, name: b.name, id: b.id, l: b.l}, nil
 }
+
+// read reads and verifies a small blob, and remembers it.
+func (b *blobFile) read(ctx context.Context, d digest.Digest) ([]byte, error) {
+	raw := make([]byte, b.id.size)
+	for range 2 {
+		if _, err := b.f.ReadAt(raw, 0); errors.Is(err, io.EOF) {
+			return nil, b.l.damaged(b.name, errBeingWritten.Error())
+		} else if err != nil {
+			return nil, err
+		}
+		if d.Algorithm().FromBytes(raw) == d {
+			b.l.mem.setVerified(b.id, d)
+			b.l.mem.blobs.keep(b.id, d, raw)
+			return raw, nil
+		}
+		if err := b.l.condemn(ctx, b.f, b.id, b.name, d); err != nil {
+			return nil, err
+		}
+	}
+	return nil, b.l.damaged(b.name, errBeingWritten.Error())
+}
+
+// inMemory is random access to a blob that is in memory.
+type inMemory struct {
+	*bytes.Reader
+	raw []byte
+}
+
+func (b inMemory) Close() error          { return nil }
+func (b inMemory) Bytes() ([]byte, bool) { return b.raw, true }
 
 // readerAt is random access to a file that was verified, for as long as nobody writes to it.
 type readerAt struct {

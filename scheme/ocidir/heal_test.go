@@ -287,7 +287,7 @@ func TestMountFailsAsAWhole(t *testing.T) {
 
 func TestBlobOpenGivesTheFile(t *testing.T) {
 	o, r := open(t), place(t.TempDir())
-	data := schemetest.Blob("open", 5000)
+	data := schemetest.Blob("open", maxRecallBlob+1)
 	d := putBlob(t, o, r, data)
 	ra, err := o.BlobOpen(t.Context(), r, d)
 	if err != nil {
@@ -298,7 +298,7 @@ func TestBlobOpenGivesTheFile(t *testing.T) {
 	if !ok {
 		t.Fatal("there is no file")
 	}
-	got, err := io.ReadAll(io.NewSectionReader(f, 0, 10_000))
+	got, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<20))
 	if err != nil || !bytes.Equal(got, data) {
 		t.Errorf("the file has other bytes (%v)", err)
 	}

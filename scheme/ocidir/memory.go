@@ -18,7 +18,8 @@ type memory struct {
 	bad      map[badFile]struct{}
 	hashing  map[badFile]chan struct{} // closed when whoever reads the file is done
 
-	manifests manifestCache
+	manifests recollection[knownManifest]
+	blobs     recollection[[]byte]
 }
 
 // badFile is a file that does not have the digest whose name it has. Under another name it may be what it should be.
@@ -58,7 +59,12 @@ func (m *memory) turn(ctx context.Context, id fileID, d digest.Digest) (done fun
 const maxKnown = 1 << 18
 
 func newMemory() *memory {
-	return &memory{verified: map[fileID]digest.Digest{}, durable: map[fileID]struct{}{}, suspect: map[fileID]struct{}{}, bad: map[badFile]struct{}{}, hashing: map[badFile]chan struct{}{}}
+	return &memory{
+		verified: map[fileID]digest.Digest{}, durable: map[fileID]struct{}{}, suspect: map[fileID]struct{}{},
+		bad: map[badFile]struct{}{}, hashing: map[badFile]chan struct{}{},
+		manifests: recollection[knownManifest]{most: maxRecallManifest, size: func(m knownManifest) int { return len(m.m.Raw()) }},
+		blobs:     recollection[[]byte]{most: maxRecallBlob, size: func(raw []byte) int { return len(raw) }},
+	}
 }
 
 func remember[K comparable, V any](m map[K]V, id K, v V) {

@@ -12,76 +12,111 @@ import (
 )
 
 const (
-	// maxRecalled bounds the bytes of manifests that are kept in memory, of all layouts together.
+	// maxRecalled bounds the bytes of manifests that are kept in memory, of all layouts together, and those of blobs.
 	maxRecalled = 64 << 20
-	// maxRecall is how large a manifest may be to be kept.
-	maxRecall = 1 << 20
-	// recallCost is what a manifest takes in memory besides its bytes, about.
+	// maxRecallManifest and maxRecallBlob are how large one may be to be kept.
+	maxRecallManifest = 1 << 20
+	maxRecallBlob     = 64 << 10
+	// recallCost is what one takes in memory besides its bytes, about.
 	recallCost = 1 << 10
 )
 
-// manifestCache has manifests that were read and verified. The bytes cannot become wrong here; that they are still the
-// layout's shows in the file, which must be there and be the same.
-type manifestCache struct {
+// recollection is contents of files that were read and verified. The bytes cannot become wrong here; that they are still
+// the layout's shows in the file: a layout has them as long as the name that the digest stands for has that very file.
+type recollection[V any] struct {
+	size  func(V) int
+	most  int // how large one may be
 	mu    sync.RWMutex
-	known map[digest.Digest]recalled
+	known map[recallKey]V
 	bytes int
 }
 
-type recalled struct {
-	m         *manifest.Manifest
-	id        fileID
-	name      string // of the file in its layout
-	mediaType string // that was asked for
+type recallKey struct {
+	id fileID
+	d  digest.Digest
 }
 
-func (r recalled) cost() int { return len(r.m.Raw()) + recallCost }
+// knownManifest is a manifest, and the type that was asked for when it was read.
+type knownManifest struct {
+	m         *manifest.Manifest
+	mediaType string
+}
 
-func (c *manifestCache) keep(id fileID, mediaType string, m *manifest.Manifest) {
-	name, err := blobPath(m.Digest())
-	if err != nil || len(m.Raw()) > maxRecall {
+func (r *recollection[V]) keep(id fileID, d digest.Digest, v V) {
+	size := r.size(v)
+	if size > r.most {
 		return
 	}
-	fresh := recalled{m, id, name, mediaType}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.known == nil {
-		c.known = map[digest.Digest]recalled{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.known == nil {
+		r.known = map[recallKey]V{}
 	}
-	if old, ok := c.known[m.Digest()]; ok {
-		c.drop(m.Digest(), old)
-	}
-	for d, old := range c.known { // whichever comes first: all can be read again
-		if c.bytes+fresh.cost() <= maxRecalled {
+	key := recallKey{id, d}
+	r.drop(key)
+	for old := range r.known { // whichever comes first: all can be read again
+		if r.bytes+size+recallCost <= maxRecalled {
 			break
 		}
-		c.drop(d, old)
+		r.drop(old)
 	}
-	c.known[m.Digest()] = fresh
-	c.bytes += fresh.cost()
+	r.known[key] = v
+	r.bytes += size + recallCost
 }
 
-func (c *manifestCache) drop(d digest.Digest, r recalled) {
-	delete(c.known, d)
-	c.bytes -= r.cost()
+func (r *recollection[V]) drop(key recallKey) {
+	if old, ok := r.known[key]; ok {
+		delete(r.known, key)
+		r.bytes -= r.size(old) + recallCost
+	}
 }
 
-func (c *manifestCache) get(d digest.Digest) recalled {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.known[d]
+func (r *recollection[V]) get(id fileID, d digest.Digest) (V, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	v, ok := r.known[recallKey{id, d}]
+	return v, ok
 }
 
-// recall returns a manifest from memory if the layout still has the file that it was read from. It is nil otherwise.
+// recall returns a manifest from memory if the layout has the file that it was read from. It is nil otherwise.
 func (l *layout) recall(d digest.Digest, mediaType string) *manifest.Manifest {
-	r := l.mem.manifests.get(d)
-	if r.m == nil || r.mediaType != mediaType {
+	name, err := blobPath(d)
+	if err != nil {
 		return nil
 	}
-	if !l.vol.confirm(r.name, r.id) || l.mem.isBad(r.id, d) {
+	id, ok := l.vol.lstat(name)
+	if !ok {
 		return nil
 	}
-	return r.m
+	known, ok := l.mem.manifests.get(id, d)
+	if !ok || known.mediaType != mediaType || l.mem.isBad(id, d) {
+		return nil
+	}
+	return known.m
+}
+
+// recallBlob returns a small blob from memory if the layout at path, which is open, has the file that it was read from.
+// As path leads there, it need not be asked whether the layout is the one at path.
+func (o *OCIDir) recallBlob(path string, d digest.Digest) ([]byte, bool) {
+	name, err := blobPath(d)
+	if err != nil {
+		return nil, false
+	}
+	id, ok := lookAtFile(path + string(os.PathSeparator) + name)
+	if !ok {
+		return nil, false
+	}
+	raw, ok := o.mem.blobs.get(id, d)
+	if !ok || o.mem.isBad(id, d) {
+		return nil, false
+	}
+	l := o.opened(path)
+	if l == nil {
+		return nil, false
+	}
+	defer o.release(l)
+	marker := l.marker.Load()
+	return raw, marker != nil && l.vol.confirm(markerName, *marker)
 }
 
 // beginIndex is begin for who reads the index, which is as it is now. The caller releases the layout.

@@ -1,13 +1,15 @@
 package ocidir
 
 import (
+	"context"
 	"errors"
-	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/manifest"
 	"github.com/ocisync/ocisync/types/ref"
 )
@@ -24,7 +26,7 @@ func opaque(t *testing.T, words string) *manifest.Manifest {
 
 // What is in memory is good, but only while the layout has it: a file that is gone, damaged or another one is noticed by
 // the next GET, also when its size stays.
-func TestAManifestInMemoryNeedsItsFile(t *testing.T) {
+func TestWhatIsInMemoryNeedsItsFile(t *testing.T) {
 	long := time.Now().Add(-time.Hour)
 	for name, spoil := range map[string]func(path string) error{
 		"removed": os.Remove,
@@ -45,69 +47,110 @@ func TestAManifestInMemoryNeedsItsFile(t *testing.T) {
 			return errors.Join(os.Rename(path, filepath.Join(t.TempDir(), "away")), os.Symlink("/etc/hostname", path))
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			api := New(WithDurability(None))
-			defer api.Close()
-			r := ref.Ref{Scheme: ref.SchemeOCIDir, Root: t.TempDir()}
-			m := opaque(t, "one")
-			if _, err := api.ManifestPut(t.Context(), r.WithTag("t"), m); err != nil {
-				t.Fatal(err)
-			}
-			for range 2 {
-				got, err := api.ManifestGet(t.Context(), r.WithTag("t"))
-				if err != nil || string(got.Raw()) != "one" || got.MediaType() != "text/x-test" {
-					t.Fatalf("%v, %v", got, err)
+		for kind, get := range map[string]func(context.Context, *OCIDir, ref.Ref, types.Descriptor) (string, error){
+			"manifest": getManifest, "blob": getBlob,
+		} {
+			t.Run(kind+" "+name, func(t *testing.T) {
+				api := New(WithDurability(None))
+				defer api.Close()
+				r := ref.Ref{Scheme: ref.SchemeOCIDir, Root: t.TempDir()}
+				m := opaque(t, "one")
+				if _, err := api.ManifestPut(t.Context(), r.WithTag("t"), m); err != nil {
+					t.Fatal(err)
 				}
-			}
-			if r := api.mem.manifests.get(m.Digest()); r.m == nil {
-				t.Fatal("it is not in memory: this test tests nothing")
-			}
-			if err := spoil(filepath.Join(r.Root, "blobs", "sha256", m.Digest().Encoded())); err != nil {
-				t.Fatal(err)
-			}
-			for range 2 {
-				if got, err := api.ManifestGet(t.Context(), r.WithTag("t")); err == nil {
-					t.Errorf("it is still served: %q", got.Raw())
+				for range 2 {
+					if got, err := get(t.Context(), api, r, m.Descriptor()); err != nil || got != "one" {
+						t.Fatalf("%q, %v", got, err)
+					}
 				}
-			}
-			if _, err := api.ManifestPut(t.Context(), r.WithTag("t"), m); err != nil {
-				t.Fatalf("healing it: %v", err)
-			}
-			if got, err := api.ManifestGet(t.Context(), r.WithTag("t")); err != nil || string(got.Raw()) != "one" {
-				t.Errorf("healed: %v", err)
-			}
-		})
+				if len(api.mem.manifests.known)+len(api.mem.blobs.known) != 1 {
+					t.Fatal("it is not in memory: this test tests nothing")
+				}
+				if err := spoil(filepath.Join(r.Root, "blobs", "sha256", m.Digest().Encoded())); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 {
+					if got, err := get(t.Context(), api, r, m.Descriptor()); err == nil {
+						t.Errorf("it is still served: %q", got)
+					}
+				}
+				if _, err := api.ManifestPut(t.Context(), r.WithTag("t"), m); err != nil {
+					t.Fatalf("healing it: %v", err)
+				}
+				if got, err := get(t.Context(), api, r, m.Descriptor()); err != nil || got != "one" {
+					t.Errorf("healed: %q, %v", got, err)
+				}
+			})
+		}
 	}
 }
 
-// Memory for manifests is bounded, and what is in it counts once.
-func TestManifestsInMemoryAreBounded(t *testing.T) {
-	var c manifestCache
-	m := opaque(t, "same")
+func getManifest(ctx context.Context, api *OCIDir, r ref.Ref, _ types.Descriptor) (string, error) {
+	m, err := api.ManifestGet(ctx, r.WithTag("t"))
+	if err != nil {
+		return "", err
+	}
+	return string(m.Raw()), nil
+}
+
+func getBlob(ctx context.Context, api *OCIDir, r ref.Ref, d types.Descriptor) (string, error) {
+	ra, err := api.BlobOpen(ctx, r, d)
+	if err != nil {
+		return "", err
+	}
+	defer ra.Close()
+	raw, err := io.ReadAll(io.NewSectionReader(ra, 0, ra.Size()))
+	return string(raw), err
+}
+
+// A layout that is none any more has nothing in memory either.
+func TestALayoutWithoutItsMarkerIsNotServedFromMemory(t *testing.T) {
+	api := New(WithDurability(None))
+	defer api.Close()
+	r := ref.Ref{Scheme: ref.SchemeOCIDir, Root: t.TempDir()}
+	m := opaque(t, "one")
+	if _, err := api.ManifestPut(t.Context(), r.WithTag("t"), m); err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []bool{false, true} {
+		for range 2 {
+			_, merr := getManifest(t.Context(), api, r, m.Descriptor())
+			_, berr := getBlob(t.Context(), api, r, m.Descriptor())
+			if merr == nil == gone || berr == nil == gone {
+				t.Errorf("without oci-layout %v: manifest %v, blob %v", gone, merr, berr)
+			}
+		}
+		if err := os.RemoveAll(filepath.Join(r.Root, markerName)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Memory for contents is bounded, and what is in it counts once.
+func TestWhatIsInMemoryIsBounded(t *testing.T) {
+	c := &newMemory().blobs
 	for range 3 {
-		c.keep(fileID{ino: 1}, "", m)
+		c.keep(fileID{ino: 1}, "d", []byte("same"))
 	}
 	if want := len("same") + recallCost; c.bytes != want {
-		t.Errorf("%d bytes for one manifest, want %d", c.bytes, want)
+		t.Errorf("%d bytes for one, want %d", c.bytes, want)
 	}
-	for i := range 100 {
-		c.keep(fileID{ino: uint64(i)}, "", opaque(t, fmt.Sprint(i)+string(make([]byte, maxRecall-10))))
-		if total := size(&c); total != c.bytes || total > maxRecalled {
+	for i := range 2000 {
+		c.keep(fileID{ino: uint64(i)}, "d", make([]byte, maxRecallBlob))
+		total := 0
+		for _, raw := range c.known {
+			total += len(raw) + recallCost
+		}
+		if total != c.bytes || total > maxRecalled {
 			t.Fatalf("after %d: %d bytes, counted as %d", i, total, c.bytes)
 		}
 	}
-	if len(c.known) < 60 {
+	if len(c.known) < 1000 {
 		t.Errorf("only %d are kept", len(c.known))
 	}
-	large := opaque(t, string(make([]byte, maxRecall+1)))
-	if c.keep(fileID{}, "", large); c.get(large.Digest()).m != nil {
-		t.Error("one that is too large is kept")
+	if c.keep(fileID{}, "large", make([]byte, maxRecallBlob+1)); len(c.known) > 0 {
+		if _, ok := c.get(fileID{}, "large"); ok {
+			t.Error("one that is too large is kept")
+		}
 	}
-}
-
-func size(c *manifestCache) (n int) {
-	for _, r := range c.known {
-		n += r.cost()
-	}
-	return n
 }

@@ -67,13 +67,18 @@ func (s *Server) blobGet(x *exchange) error {
 		return s.blobStream(x, d)
 	}
 	defer ra.Close()
-	file := fileOf(ra)
-	if !partial && file == nil {
+	raw, file := bytesOf(ra), fileOf(ra)
+	if !partial && file == nil && raw == nil {
 		return s.blobStream(x, d)
 	}
 	d.Size = ra.Size()
 	offset, length, status, err := x.choose(d, rng, partial)
 	if err != nil || status == http.StatusNotModified {
+		return err
+	}
+	if raw != nil {
+		x.start(status, length)
+		_, err = x.Write(raw[offset:][:length])
 		return err
 	}
 	if file == nil {
@@ -101,6 +106,16 @@ func (s *Server) open(x *exchange, d types.Descriptor, partial bool) (ra blob.Re
 		return nil, nil
 	}
 	return ra, err
+}
+
+// bytesOf returns ra's content if that is in memory, or nil.
+func bytesOf(ra blob.ReaderAt) []byte {
+	if b, ok := ra.(scheme.Byter); ok {
+		if raw, ok := b.Bytes(); ok {
+			return raw
+		}
+	}
+	return nil
 }
 
 // fileOf returns the file that ra's content is, or nil.

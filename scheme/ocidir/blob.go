@@ -129,6 +129,12 @@ func (o *OCIDir) BlobOpenProven(ctx context.Context, r ref.Ref, d types.Descript
 		return nil, err
 	}
 	defer b.end()
+	if b.id.size > unread && !b.l.mem.isVerified(b.id, d.Digest) {
+		return nil, errors.Join(fail(op, r, d.Digest, scheme.ErrUnproven), b.f.Close())
+	}
+	if err := b.verify(ctx, d.Digest); err != nil {
+		return nil, errors.Join(fail(op, r, d.Digest, err), b.f.Close())
+	}
 	if b.id.size <= maxRecallBlob {
 		raw, err := b.read(ctx, d.Digest)
 		if err = errors.Join(err, b.f.Close()); err != nil {
@@ -136,16 +142,10 @@ func (o *OCIDir) BlobOpenProven(ctx context.Context, r ref.Ref, d types.Descript
 		}
 		return inMemory{bytes.NewReader(raw), raw}, nil
 	}
-	if b.id.size > unread && !b.l.mem.isVerified(b.id, d.Digest) {
-		return nil, errors.Join(fail(op, r, d.Digest, scheme.ErrUnproven), b.f.Close())
-	}
-	if err := b.verify(ctx, d.Digest); err != nil {
-		return nil, errors.Join(fail(op, r, d.Digest, err), b.f.Close())
-	}
 	return &readerAt{f: b.f, ctx: ctx, name: b.name, id: b.id, l: b.l}, nil
 }
 
-// read reads and verifies a small blob, and remembers it.
+// read reads a small blob, which was verified, and remembers it: what is kept in memory for long is verified itself.
 func (b *blobFile) read(ctx context.Context, d digest.Digest) ([]byte, error) {
 	raw := make([]byte, b.id.size)
 	for range 2 {

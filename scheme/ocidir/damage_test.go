@@ -155,7 +155,7 @@ func BenchmarkFirstRead(b *testing.B) {
 // Of many who open a blob for the first time one reads it, and the others trust what it found.
 func TestOneReadsForAll(t *testing.T) {
 	o, r := open(t), place(t.TempDir())
-	d := putBlob(t, open(t), r, schemetest.Blob("ranges", 5000))
+	d := putBlob(t, open(t), r, schemetest.Blob("ranges", maxRecallBlob+1))
 	damage(t, blobFileOf(r, d.Digest), damages["flipped"]) // who reads it himself finds out
 	id, err := statOf(t, o, r, d.Digest)
 	must(t, err)

@@ -107,7 +107,9 @@ func (p telltaleFiles) BlobOpen(context.Context, ref.Ref, types.Descriptor) (blo
 	return nil, p.fail()
 }
 
-func (p telltaleFiles) BlobProven(context.Context, ref.Ref, types.Descriptor) bool { return true }
+func (p telltaleFiles) BlobOpenProven(context.Context, ref.Ref, types.Descriptor, int64) (blob.ReaderAt, error) {
+	return nil, p.fail()
+}
 
 func (p telltaleFiles) BlobFind(context.Context, ref.Ref, digest.Digest, func(string) error) error {
 	return p.fail()

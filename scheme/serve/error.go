@@ -77,7 +77,7 @@ func (s *Server) refine(x *exchange, err error) error {
 	if errors.As(err, &se) {
 		return err
 	}
-	if stalled := x.stalled(err); stalled != nil {
+	if stalled := s.stalled(x, err); stalled != nil {
 		return stalled
 	}
 	known, _ := ocihttp.WriteError(err)
@@ -85,7 +85,7 @@ func (s *Server) refine(x *exchange, err error) error {
 	switch {
 	case reads && errors.Is(err, errs.ErrDigestMismatch) && !errors.Is(err, errs.ErrNotFound): // of what is stored: not the client's mistake
 		return fmt.Errorf("%w: %w", errs.ErrCorrupt, err)
-	case x.body.err != nil && known >= http.StatusInternalServerError && !errors.Is(err, errs.ErrNoSpace):
+	case x.body.failure() != nil && known >= http.StatusInternalServerError && !errors.Is(err, errs.ErrNoSpace):
 		return fmt.Errorf("%w: %w", ocihttp.Public(fmt.Errorf("%w: the body could not be read", errs.ErrUploadInvalid)), err)
 	case x.req != nil && errors.Is(err, errs.ErrNotFound) && errs.FromCode(errs.Code(err)) == nil: // its code may be one of a registry's own
 		return fmt.Errorf("%w: %w", routes[x.req.Kind].absent, err)
@@ -98,11 +98,11 @@ func (s *Server) refine(x *exchange, err error) error {
 // drain reads a bounded part of a body that was refused, for a bounded time. A client that waits for "100 Continue" has
 // sent none: it learns the answer instead, and net/http closes the connection.
 func (x *exchange) drain() {
-	if x.body.ended || x.r.ContentLength == 0 {
+	if x.r.ContentLength == 0 {
 		return
 	}
-	x.body.reading.last(drainTime) // also for what net/http reads, after the answer
-	if x.r.Header.Get("Expect") != "" && !x.body.asked {
+	rest, asked := x.body.last(drainTime) // also for what net/http reads, after the answer
+	if !rest || x.r.Header.Get("Expect") != "" && !asked {
 		return
 	}
 	if _, err := io.CopyN(io.Discard, x.body, maxDrain); err != io.EOF {

@@ -45,7 +45,7 @@ func (s *Server) inspect(x *exchange) {
 	e := &Event{
 		Context: x.ctx, ID: x.id, Group: x.r.Header.Get(HeaderGroup),
 		Time: x.began, Duration: time.Since(x.began),
-		Status: x.status, Received: x.body.n, Sent: x.sent, Aborted: x.aborted, Err: x.err,
+		Status: x.status, Received: x.body.received(), Sent: x.sent, Aborted: x.aborted, Err: x.err,
 		Request: x.r, Header: x.w.Header(),
 	}
 	for _, i := range s.inspectors {

@@ -2,7 +2,6 @@ package serve
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -68,35 +67,12 @@ type exchange struct {
 	err     error // why it is no success
 }
 
-// body is the request's body. It remembers its failure: that is the client's, whatever a place makes of it.
-type body struct {
-	r       io.Reader
-	n       int64 // bytes that were read
-	asked   bool  // somebody has read, or tried: a client that waited for "100 Continue" sends now
-	ended   bool  // there is nothing more to read
-	err     error
-	reading deadline
-}
-
-func (b *body) Read(p []byte) (int, error) {
-	b.asked = true
-	if !b.ended { // else net/http waits for the next request, and the deadline would end that
-		b.reading.move()
-	}
-	n, err := b.r.Read(p)
-	b.n += int64(n)
-	b.ended = b.ended || err != nil
-	if err != nil && err != io.EOF {
-		b.err = err
-	}
-	return n, err
-}
-
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{w: w, r: r, body: &body{r: r.Body}, id: requestID(r), began: time.Now()}
 	x.ctx = Context{Method: r.Method, Remote: s.remote(r)}
 	s.deadlines(x)
+	defer x.body.end()
 	defer s.inspect(x)
 	defer x.keepWriting() // for what net/http still has in its buffers
 	x.header(ocihttp.HeaderAPIVersion, ocihttp.APIVersion)
@@ -203,9 +179,7 @@ func (x *exchange) start(status int, length int64) {
 // begin sends the status and the headers.
 func (x *exchange) begin(status int) {
 	x.begun, x.status = true, status
-	if !x.body.ended { // nobody reads the rest but net/http, before it sends this
-		x.body.reading.last(drainTime)
-	}
+	x.body.last(drainTime) // nobody reads the rest but net/http, before it sends this
 	x.keepWriting()
 	x.w.WriteHeader(status)
 	x.wrote()

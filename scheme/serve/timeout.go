@@ -107,14 +107,14 @@ func (s *Server) deadlines(x *exchange) {
 }
 
 // stalled says what it means that the client sent nothing for too long: 408, so that clients try again.
-func (x *exchange) stalled(err error) error {
-	if !errors.Is(x.body.err, os.ErrDeadlineExceeded) || errors.Is(err, errs.ErrUploadUnknown) { // cancelled
+func (s *Server) stalled(x *exchange, err error) error {
+	if !errors.Is(x.body.failure(), os.ErrDeadlineExceeded) || errors.Is(err, errs.ErrUploadUnknown) { // cancelled
 		return nil
 	}
 	kind := errs.ErrUploadInvalid
 	if x.ctx.Endpoint == EndpointManifest {
 		kind = errs.ErrManifestInvalid
 	}
-	said := ocihttp.Public(fmt.Errorf("%w: nothing came for %v", kind, x.body.reading.idle))
+	said := ocihttp.Public(fmt.Errorf("%w: nothing came for %v", kind, s.readIdle))
 	return &statusError{status: http.StatusRequestTimeout, err: fmt.Errorf("%w: %w", said, err)}
 }

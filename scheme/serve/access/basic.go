@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -29,6 +28,9 @@ const (
 
 	// maxHeader bounds what of credentials is looked at, in bytes of the header.
 	maxHeader = 8 << 10
+
+	// maxPlain bounds passwords in the clear, in bytes, so that with any name they fit into that.
+	maxPlain = 4 << 10
 
 	// statEvery is how often the files are looked at, at most.
 	statEvery = time.Second
@@ -148,6 +150,8 @@ func (b *Basic) addUser(u User) error {
 			return fmt.Errorf("%q: %w", u.Name, err)
 		}
 		a.hash, a.cost = u.Hash, cost
+	case len(u.Password) > maxPlain:
+		return fmt.Errorf("%w: the password of %q has %d bytes, more than %d", errs.ErrInvalid, u.Name, len(u.Password), maxPlain)
 	case hasControl(u.Password):
 		return fmt.Errorf("%w: the password of %q has a control character, which cannot be sent", errs.ErrInvalid, u.Name)
 	default: // it is as if somebody had proved already that it is right
@@ -203,13 +207,10 @@ func credentials(headers []string) (name, password string, err error) {
 // them is more than form: bcrypt takes a password to be the same as itself, a NUL, and itself.
 func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) }
 
-// mac is a digest that is worth nothing without the key. The name's length keeps a name and password from being
-// another name and password.
+// mac is a digest that is worth nothing without the key. A name has no colon.
 func (b *Basic) mac(name, password string) (m mac) {
 	h := hmac.New(sha256.New, b.key[:])
-	text := binary.AppendUvarint(make([]byte, 0, 128), uint64(len(name)))
-	text = append(append(text, name...), password...)
-	h.Write(text)
+	h.Write([]byte(name + ":" + password))
 	h.Sum(m[:0])
 	return m
 }

@@ -60,13 +60,13 @@ type counter struct {
 func (c *counter) count(b *Basic) {
 	b.compareHash = func(hash, password []byte) error {
 		cost, err := bcrypt.Cost(hash)
-		if err != nil {
-			return err
-		}
 		c.mu.Lock()
 		c.calls++
 		c.sum += 1 << cost
 		c.mu.Unlock()
+		if err != nil {
+			return err
+		}
 		return bcrypt.CompareHashAndPassword(hash, password)
 	}
 }
@@ -83,7 +83,7 @@ func TestUsersProveThemselvesByTheirPasswords(t *testing.T) {
 	b := mustBasic(t, BasicConfig{
 		Users: []User{
 			{Name: "plain", Password: "a:b: c", Groups: []string{"one"}},
-			{Name: "long", Password: strings.Repeat("x", 100)},
+			{Name: "long", Password: strings.Repeat("x", maxPlain)},
 			{Name: "jörg", Password: "pässwörd"},
 			{Name: "hashed", Hash: hash(t, "a:b", bcrypt.MinCost)},
 			{Name: "full", Hash: hash(t, strings.Repeat("y", 72), bcrypt.MinCost)},
@@ -99,7 +99,7 @@ func TestUsersProveThemselvesByTheirPasswords(t *testing.T) {
 		groups         []string
 	}{
 		{"plain", "a:b: c", []string{"one", "two"}},
-		{"long", strings.Repeat("x", 100), nil},
+		{"long", strings.Repeat("x", maxPlain), nil},
 		{"jörg", "pässwörd", nil},
 		{"hashed", "a:b", []string{"two"}},
 		{"full", strings.Repeat("y", 72), nil},
@@ -180,6 +180,13 @@ func TestHeadersThatAreNoCredentials(t *testing.T) {
 	}
 }
 
+func TestHugeCredentialsAreNotLookedAt(t *testing.T) {
+	b := mustBasic(t, BasicConfig{Users: []User{{Name: "a", Password: "b"}}})
+	if _, err := login(b, "a", strings.Repeat("b", maxHeader)); err != errMalformed {
+		t.Error(err)
+	}
+}
+
 func TestChallenge(t *testing.T) {
 	for _, c := range []struct{ realm, service, want string }{
 		{"", "", `Basic realm="registry"`},
@@ -210,6 +217,7 @@ func TestUsersThatCannotBeAreRefused(t *testing.T) {
 		{{Name: "a"}},
 		{{Name: "a", Password: "secret", Hash: good}},
 		{{Name: "a", Password: "secret\n"}},
+		{{Name: "a", Password: strings.Repeat("x", maxPlain+1)}},
 		{{Name: "a", Hash: "secret"}},
 		{{Name: "a", Hash: "$2x$" + good[4:]}},
 		{{Name: "a", Hash: good[:59]}},

@@ -117,106 +117,31 @@ func checkDocument(raw []byte, mediaType string) error {
 	if !json.Valid(raw) || bytes.TrimLeft(raw, " \t\r\n")[0] != '{' {
 		return nil
 	}
-	w := &walker{Decoder: json.NewDecoder(bytes.NewReader(raw))}
+	c := &cursor{b: raw}
+	c.next()
 	list, image := false, false
-	return w.object(decidesManifest, func(key string) error {
+	return c.object(decidesManifest, func(key string) error {
 		switch key {
 		case "manifests":
 			list = true
 		case "config", "layers", "fsLayers":
 			image = true
-		case "schemaVersion":
-			var version json.RawMessage
-			if err := w.Decode(&version); err != nil || !known || string(version) == "2" {
-				return err
-			}
-			return fmt.Errorf("schemaVersion is %.32q, not 2", version)
 		}
 		if list && image {
 			return errors.New("it has manifests, and the config or layers of an image, too")
 		}
 		switch key {
-		case "config", "subject", "layers", "blobs", "manifests":
-			return w.descriptors()
-		}
-		return w.skip()
-	})
-}
-
-// walker reads a valid document member by member, as encoding/json does not tell what it overlooks.
-type walker struct{ *json.Decoder }
-
-// object reads an object, which is next, and has member read the value of each member. Of those in decides none may come
-// twice, or in another spelling.
-func (w *walker) object(decides []string, member func(key string) error) error {
-	if _, err := w.Token(); err != nil { // the brace
-		return err
-	}
-	seen := map[string]bool{}
-	for w.More() {
-		t, err := w.Token()
-		if err != nil {
-			return err
-		}
-		key, _ := t.(string)
-		for _, want := range decides {
-			switch {
-			case !strings.EqualFold(key, want):
-			case key != want:
-				return fmt.Errorf("it has %.32q for %q", key, want)
-			case seen[key]:
-				return fmt.Errorf("it has %q twice", key)
+		case "schemaVersion":
+			if version := c.skip(); known && string(version) != "2" {
+				return fmt.Errorf("schemaVersion is %.32q, not 2", version)
 			}
+			return nil
+		case "config", "subject":
+			return c.descriptor()
+		case "layers", "blobs", "manifests":
+			return c.array(c.descriptor)
 		}
-		seen[key] = true
-		if err := member(key); err != nil {
-			return err
-		}
-	}
-	_, err := w.Token()
-	return err
-}
-
-// descriptors reads a descriptor, a list of them, or something else.
-func (w *walker) descriptors() error {
-	var v json.RawMessage
-	if err := w.Decode(&v); err != nil {
-		return err
-	}
-	inner := &walker{Decoder: json.NewDecoder(bytes.NewReader(v))}
-	one := func() error { return inner.object(decidesDescriptor, func(string) error { return inner.skip() }) }
-	switch v[0] {
-	case '{':
-		return one()
-	case '[':
-		return inner.list(v, one)
-	}
-	return nil
-}
-
-// list reads a list of objects; what else is in it is passed over.
-func (w *walker) list(raw []byte, one func() error) error {
-	if _, err := w.Token(); err != nil { // the bracket
-		return err
-	}
-	for w.More() {
-		rest := bytes.TrimLeft(raw[w.InputOffset():], " \t\r\n,")
-		var err error
-		if rest[0] == '{' {
-			err = one()
-		} else {
-			err = w.skip()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	_, err := w.Token()
-	return err
-}
-
-// skip passes over a value.
-func (w *walker) skip() error {
-	var v json.RawMessage
-	return w.Decode(&v)
+		c.skip()
+		return nil
+	})
 }

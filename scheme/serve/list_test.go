@@ -161,6 +161,41 @@ func TestManyReferrers(t *testing.T) {
 	}
 }
 
+// TestOurClientReadsEveryPage of tags, referrers and repositories, however short the pages are.
+func TestOurClientReadsEveryPage(t *testing.T) {
+	overPlaces(t, func(t *testing.T, c *client) {
+		subject := sum("subject")
+		for i := range 7 {
+			c.putImage("a", fmt.Sprint("v", i), "")
+			c.push(fmt.Sprint("r", i), "x")
+		}
+		refers := c.refer("a", subject, 7, "")
+		r := ref.Ref{Scheme: ref.SchemeReg, Root: strings.TrimPrefix(c.srv.URL, "http://"), Repo: "a"}
+		api := reg.New(reg.WithCredentials(func(context.Context, string) (reg.Credential, error) { return reg.Credential{}, nil }))
+		defer api.Close()
+		tags, err := api.TagList(t.Context(), r)
+		if err != nil || len(tags.Tags) != 7 || tags.More {
+			t.Errorf("tags: %v, %v", tags, err)
+		}
+		tags, err = api.TagList(t.Context(), r, scheme.WithTagLimit(5), scheme.WithTagLast("v0"))
+		if err != nil || strings.Join(tags.Tags, " ") != "v1 v2 v3 v4 v5" || !tags.More {
+			t.Errorf("five tags: %v, %v", tags, err)
+		}
+		list, err := api.ReferrerList(t.Context(), r.WithDigest(digest.Digest(subject)))
+		if err != nil || len(list.Descriptors) != len(refers) {
+			t.Errorf("referrers: %v, %v", list, err)
+		}
+		list, err = api.ReferrerList(t.Context(), r.WithDigest(digest.Digest(subject)), scheme.WithFilter(referrer.Filter{ArtifactType: "application/odd"}))
+		if err != nil || len(list.Descriptors) != 4 {
+			t.Errorf("odd referrers: %v, %v", list, err)
+		}
+		repos, err := scheme.ListRepos(t.Context(), api, r.Base())
+		if err != nil || strings.Join(repos, " ") != "a r0 r1 r2 r3 r4 r5 r6" {
+			t.Errorf("repositories: %q, %v", repos, err)
+		}
+	}, WithMaxPage(2))
+}
+
 // TestAReferrerThatFillsAPage: one that has more bytes than a page is a page of its own.
 func TestAReferrerThatFillsAPage(t *testing.T) {
 	c := start(t, mem.New())

@@ -103,6 +103,26 @@ func TestSparseIndexes(t *testing.T) {
 	start(t, mem.New(), WithSparse()).want(201, "", "PUT", "/v2/a/manifests/v1", doc, header{"Content-Type": typeIndex})
 }
 
+// TestSparseImages: an image without its content is taken where that was asked for only, and what it lacks stays absent.
+func TestSparseImages(t *testing.T) {
+	for name, allowed := range map[string][]Option{"complete": nil, "sparse indexes": {WithSparse()}, "sparse images": {WithSparseImages()}} {
+		t.Run(name, func(t *testing.T) {
+			overPlaces(t, func(t *testing.T, c *client) {
+				for _, doc := range []struct{ contentType, raw string }{{typeImage, image("")}, {typeIndex, list("")}} {
+					if name != "sparse images" && (doc.contentType == typeImage || allowed == nil) {
+						c.want(400, "MANIFEST_BLOB_UNKNOWN", "PUT", "/v2/a/manifests/v1", doc.raw, header{"Content-Type": doc.contentType})
+						continue
+					}
+					c.want(201, "", "PUT", "/v2/a/manifests/v1", doc.raw, header{"Content-Type": doc.contentType})
+					c.want(200, "", "GET", "/v2/a/manifests/"+sum(doc.raw), nil, nil)
+				}
+				c.want(404, "", "HEAD", "/v2/a/blobs/"+sum("{}"), nil, nil)
+				c.want(404, "", "HEAD", "/v2/a/manifests/"+sum("x"), nil, nil)
+			}, allowed...)
+		})
+	}
+}
+
 func TestDeletingATagKeepsTheManifest(t *testing.T) {
 	c := start(t, mem.New())
 	doc := c.putImage("a", "v1", "")

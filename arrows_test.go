@@ -39,12 +39,14 @@ var arrows = []arrow{
 	{"scheme/serve/spool", []string{"scheme", "types/...", "scheme/ocidir"}, nil}, // keeps uploads for places that cannot
 
 	{"internal/ocihttp", []string{"types/..."}, []string{digestLib, imageSpec}},
+	{"internal/spell", nil, nil},
+	{"internal/yamlfile", []string{"types/errs", "internal/spell"}, []string{yaml}},
 	{"internal/engine/...", []string{"scheme", "types/...", "internal/engine/..."}, []string{digestLib, imageSpec, xSync, xTime}},
 	{".", []string{"scheme", "scheme/reg", "scheme/ocidir", "types/...", "internal/engine/..."}, []string{digestLib, imageSpec, xSync}},
 	{"mirror/...", []string{".", "scheme", "types/...", "internal/engine/...", "mirror/..."}, []string{digestLib, imageSpec, xSync, xTime, yaml, semver}},
 
 	// The command may use everything that is public, and the modules that a library must not impose on anybody.
-	{"cmd/...", []string{".", "scheme/...", "mirror/...", "types/...", "cmd/...", "testdata"}, []string{
+	{"cmd/...", []string{".", "scheme/...", "mirror/...", "types/...", "cmd/...", "testdata", "internal/spell", "internal/yamlfile"}, []string{
 		digestLib, imageSpec, xSync, xTime, xSys, xTerm, oras, cobra, pflag, mpb, runewidth, yaml, semver, crypto,
 	}},
 

@@ -3,6 +3,7 @@ module github.com/ocisync/ocisync
 go 1.26.0
 
 require (
+	github.com/goccy/go-yaml v1.19.2
 	github.com/google/go-cmp v0.7.0
 	github.com/mattn/go-runewidth v0.0.20
 	github.com/opencontainers/go-digest v1.0.0

@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/ocisync/ocisync/internal/spell"
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/errs"
@@ -202,7 +203,7 @@ func otherTags(ctx context.Context, api scheme.API, r ref.Ref) string {
 	if err != nil || len(tags) == 0 || slices.Contains(tags, want) {
 		return ""
 	}
-	near := nearest(want, tags, 3)
+	near := spell.Nearest(want, tags, 3)
 	if len(near) == 0 {
 		near = tags[:min(len(tags), 5)]
 	}

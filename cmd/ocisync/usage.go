@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/ocisync/ocisync/internal/spell"
 )
 
 // usageError is a command line that cannot be carried out, whatever the world looks like. Nothing was done.
@@ -66,7 +68,7 @@ func commandExpected(cmd *cobra.Command, args []string) error {
 		}
 	}
 	hint := "one of " + strings.Join(names, ", ")
-	if near := nearest(args[0], names, 1); len(near) > 0 {
+	if near := spell.Nearest(args[0], names, 1); len(near) > 0 {
 		hint = "ocisync " + near[0]
 	}
 	return usagef(hint, "%q is not a command", args[0])
@@ -79,7 +81,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	if errors.As(err, &unknown) {
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-		if near := nearest(unknown.GetSpecifiedName(), names, 1); len(near) > 0 {
+		if near := spell.Nearest(unknown.GetSpecifiedName(), names, 1); len(near) > 0 {
 			hint = "--" + near[0]
 		}
 	}
@@ -118,53 +120,4 @@ func orList(words []string) string {
 		return strings.Join(words, "")
 	}
 	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
-}
-
-// nearest returns up to n of names that are spelled like want, the most alike first: typing errors, and names that
-// want is the beginning of.
-func nearest(want string, names []string, n int) []string {
-	type candidate struct {
-		name     string
-		distance int
-	}
-	var all []candidate
-	limit := max(1, len(want)/3)
-	for _, name := range names {
-		d := editDistance(want, name)
-		if strings.HasPrefix(name, want) {
-			d = min(d, limit)
-		}
-		if d <= limit {
-			all = append(all, candidate{name, d})
-		}
-	}
-	slices.SortStableFunc(all, func(a, b candidate) int { return a.distance - b.distance })
-	var out []string
-	for _, c := range all[:min(n, len(all))] {
-		out = append(out, c.name)
-	}
-	return out
-}
-
-// editDistance counts the bytes that must be inserted, removed or replaced to make b of a. Both are short: names and
-// tags, at most 128 bytes; longer ones are compared by their beginnings.
-func editDistance(a, b string) int {
-	a, b = a[:min(len(a), 128)], b[:min(len(b), 128)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

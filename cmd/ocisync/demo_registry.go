@@ -49,7 +49,7 @@ func startDemoRegistry(ctx context.Context) (*demoRegistry, error) {
 	r.server = startHTTP(listener, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.requests.Add(1)
 		registry.ServeHTTP(w, req)
-	}), registry)
+	}), registry, nil)
 	return r, nil
 }
 

@@ -33,8 +33,12 @@ func TestCLIReferenceIsUpToDate(t *testing.T) {
 
 // TestEveryCommandExplainsItself: what help and the reference are made of is there.
 func TestEveryCommandExplainsItself(t *testing.T) {
-	for _, c := range testRoot().Commands() {
-		if c.Name() == "completion" || c.Name() == "help" {
+	all := testRoot().Commands()
+	for _, c := range all {
+		all = append(all, c.Commands()...)
+	}
+	for _, c := range all {
+		if c.Name() == "completion" || c.Name() == "help" || c.Parent().Name() == "completion" {
 			continue // cobra's own
 		}
 		if c.Short == "" || (c.Long == "" && c.Name() != "version") {
@@ -77,6 +81,9 @@ func cliReference() []byte {
 			topics = append(topics, c)
 		case c.Name() != "completion" && c.Name() != "help" && !c.Hidden:
 			commandReference(&b, c)
+			for _, sub := range c.Commands() {
+				commandReference(&b, sub)
+			}
 		}
 	}
 	b.WriteString("## ocisync completion\n\n`ocisync completion bash|zsh|fish|powershell` prints a script that completes commands, flags and their values;\n`ocisync completion SHELL --help` says where it goes.\n\n")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ocisync/ocisync/internal/yamlfile"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
@@ -36,6 +37,7 @@ func (a *app) report(cmd *cobra.Command, err error) {
 		}
 		if len(causes) == 1 {
 			a.console.printf("error: %s\n", printable(a.explain(cmd, e)))
+			a.showPlace(e)
 		} else {
 			about, _, _ := strings.Cut(e.Error(), causes[0].Error())
 			a.console.printf("error: %s\n", printable(strings.TrimSpace(about)))
@@ -47,6 +49,17 @@ func (a *app) report(cmd *cobra.Command, err error) {
 			}
 		}
 		a.advise(cmd, append([]error{e}, causes...), given)
+	}
+}
+
+// showPlace prints the line of a configuration file that is at fault, and where in it.
+func (a *app) showPlace(err error) {
+	var y *yamlfile.Error
+	if !errors.As(err, &y) {
+		return
+	}
+	for line := range strings.Lines(y.Excerpt()) {
+		a.console.printf("    %s\n", printable(strings.TrimRight(line, "\n")))
 	}
 }
 
@@ -108,11 +121,14 @@ func (h *hinted) Unwrap() error { return h.error }
 func hintFor(err error) string {
 	var h *hinted
 	var u *usageError
+	var y *yamlfile.Error
 	switch {
 	case errors.As(err, &h):
 		return h.hint
 	case errors.As(err, &u):
 		return u.hint
+	case errors.As(err, &y):
+		return y.Hint
 	}
 	host := hostOf(err)
 	if hint := hintTLS(err, host); hint != "" {
@@ -188,7 +204,7 @@ func hostOf(err error) string {
 func located(err error) (ref.Ref, bool) {
 	var e *errs.Error
 	for errors.As(err, &e) {
-		if r, perr := ref.Parse(e.Ref); perr == nil && !(e.Op == "copy" && strings.Contains(e.Ref, " to ")) {
+		if r, perr := ref.Parse(registryArg(e.Ref)); perr == nil && !(e.Op == "copy" && strings.Contains(e.Ref, " to ")) {
 			return r, true
 		}
 		err, e = e.Err, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -21,21 +22,18 @@ type httpServer struct {
 	done     chan error // what Serve returned
 }
 
-// The limits of a server that has nothing slower to do than to send and receive blobs.
-const (
-	readHeaderTimeout = 10 * time.Second
-	idleTimeout       = 2 * time.Minute
-	maxHeaderBytes    = 64 << 10
-)
-
-// startHTTP answers what comes to listener by handler, which stands before registry. Both belong to the result then,
-// which the caller stops.
-func startHTTP(listener net.Listener, handler http.Handler, registry *serve.Server) *httpServer {
-	s := &httpServer{registry: registry, listener: listener, done: make(chan error, 1)}
-	s.server = &http.Server{
-		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-	}
-	go func() { s.done <- s.server.Serve(listener) }()
+// startHTTP answers what comes to listener by handler, which stands before registry, over TLS if config is not nil. All
+// belong to the result then, which the caller stops.
+func startHTTP(listener net.Listener, handler http.Handler, registry *serve.Server, config *tls.Config) *httpServer {
+	s := &httpServer{registry: registry, listener: listener, done: make(chan error, 1), server: registry.HTTPServer()}
+	s.server.Handler, s.server.TLSConfig = handler, config
+	go func() {
+		if config != nil {
+			s.done <- s.server.ServeTLS(listener, "", "")
+			return
+		}
+		s.done <- s.server.Serve(listener)
+	}()
 	return s
 }
 

@@ -60,19 +60,14 @@ type app struct {
 	running  bool // the command line was understood; what fails from here on is not a matter of usage
 	cancel   context.CancelFunc
 
-	farewell atomic.Pointer[string] // what the first interrupt says; nil is what fits most commands
+	silentStop atomic.Bool // the command itself tells that it was interrupted
 }
-
-// onInterrupt sets what the first interrupt says.
-func (a *app) onInterrupt(text string) { a.farewell.Store(&text) }
 
 // interrupted tells the user that the first interrupt was understood.
 func (a *app) interrupted() {
-	text := "interrupted: stopping; again to stop at once; the same command moves what is still missing"
-	if t := a.farewell.Load(); t != nil {
-		text = *t
+	if !a.silentStop.Load() {
+		a.console.note("interrupted: stopping; again to stop at once; the same command moves what is still missing")
 	}
-	a.console.note("%s", text)
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -105,7 +100,7 @@ interrupted moves only what is still missing when the same command is run again.
 	root.SetFlagErrorFunc(flagError)
 	root.Flags().SortFlags = false
 	a.globals.register(root)
-	root.AddCommand(a.copyCommand(), a.lsCommand(), a.inspectCommand(), a.verifyCommand(), a.gcCommand(), a.serveCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.copyCommand(), a.lsCommand(), a.inspectCommand(), a.verifyCommand(), a.gcCommand(), a.serveCommand(), a.configCommand(), a.demoCommand(), a.versionCommand())
 	root.AddCommand(topics()...)
 	helpExpected(root)
 	return root

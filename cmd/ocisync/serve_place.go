@@ -24,28 +24,39 @@ type served struct {
 	arg string
 }
 
-// parseServed reads [NAME=]PLACE arguments.
-func parseServed(args []string) ([]served, error) {
-	if len(args) == 0 {
+// parseServed reads places as they are on the command line and in a file.
+func parseServed(all []placeConfig) ([]served, error) {
+	if len(all) == 0 {
 		return nil, usagef("ocisync serve ./mirror", "ocisync serve: PLACE is missing")
 	}
-	var all []served
+	var out []served
 	by := map[string]served{}
-	for _, arg := range args {
-		p, err := parseServedPlace(arg)
+	for _, c := range all {
+		p, err := parseServedPlace(c.arg())
 		if err != nil {
 			return nil, err
 		}
+		p.ReadOnly = c.ReadOnly
 		if other, twice := by[p.Name]; twice {
 			return nil, errSameName(other, p)
 		}
 		by[p.Name] = p
-		all = append(all, p)
+		out = append(out, p)
 	}
-	return all, nil
+	return out, nil
 }
 
+// parseServedPlace reads [NAME=]PLACE, and finds the name of a place that has none.
 func parseServedPlace(arg string) (served, error) {
+	p, err := parseNamedPlace(arg)
+	if err == nil && p.Name == "" {
+		p.Name, err = ownName(p.Root, arg)
+	}
+	return p, err
+}
+
+// parseNamedPlace reads [NAME=]PLACE, and nothing but the argument.
+func parseNamedPlace(arg string) (served, error) {
 	name, place := cutServedName(arg)
 	r, err := parsePlace(memoryArg(place))
 	switch {
@@ -58,10 +69,6 @@ func parseServedPlace(arg string) (served, error) {
 		return served{}, usagef("ocisync serve "+display(r.Place()), "%s has a tag or digest: serve takes places", arg)
 	case name != "" && ref.ValidRepo(name) != nil:
 		return served{}, usagef("lower-case letters, digits and dashes, as in team/app="+place, "%q: %w", arg, ref.ValidRepo(name))
-	case name == "":
-		if name, err = ownName(r, place); err != nil {
-			return served{}, err
-		}
 	}
 	return served{Place: serve.Place{Name: name, Root: r}, arg: arg}, nil
 }
@@ -123,13 +130,13 @@ func errSameName(a, b served) error {
 
 // openServed checks that the directories among places can be served, and with --create makes those that are missing.
 // Registries are asked when somebody asks for something of theirs.
-func openServed(ctx context.Context, api scheme.API, places []served, f *serveFlags) error {
+func openServed(ctx context.Context, api scheme.API, places []served, c *serveConfig) error {
 	for _, p := range places {
 		var err error
 		switch p.Root.Scheme {
 		case ref.SchemeReg:
 		case ref.SchemeOCIDir:
-			err = openDirectory(ctx, api, p, f)
+			err = openDirectory(ctx, api, p, c)
 		default:
 			_, err = api.Ping(ctx, p.Root) // there may be no such scheme
 		}
@@ -140,11 +147,11 @@ func openServed(ctx context.Context, api scheme.API, places []served, f *serveFl
 	return nil
 }
 
-func openDirectory(ctx context.Context, api scheme.API, p served, f *serveFlags) error {
+func openDirectory(ctx context.Context, api scheme.API, p served, c *serveConfig) error {
 	dir := filepath.FromSlash(p.Root.Path())
 	fi, err := os.Stat(dir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && f.create:
+	case errors.Is(err, fs.ErrNotExist) && c.Create:
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return &errs.Error{Op: "serve", Ref: p.Root.String(), Err: ioKind(err)}
 		}
@@ -162,7 +169,7 @@ func openDirectory(ctx context.Context, api scheme.API, p served, f *serveFlags)
 		return nil // files of somebody else beside the layouts are no business of ours
 	case err != nil:
 		return err
-	case !res.Writable && !f.readOnly && !p.ReadOnly:
+	case !res.Writable && !c.ReadOnly && !p.ReadOnly:
 		return &hinted{fmt.Errorf("serve %s: %w: this user may not write there", display(p.Root), errs.ErrDenied),
 			"--read-only, or a directory that belongs to this user"}
 	}

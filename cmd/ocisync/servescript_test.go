@@ -2,9 +2,20 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
@@ -14,6 +25,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // scriptPatience bounds every wait of a script, so that what never comes is a failure.
@@ -40,7 +52,10 @@ type serverProcess struct {
 //	serve NAME ARG…              starts ocisync serve --addr 127.0.0.1:0 ARG…, and sets $NAME to where it listens
 //	serversays NAME TEXT         waits until a line on its stderr contains TEXT
 //	stopserver NAME [SIG [CODE]] sends INT, TERM or KILL, and waits for the exit code (INT, 0); stderr is in NAME.log then
-//	signalserver NAME SIG        sends a signal, and does not wait
+//	certificate NAME             writes a new certificate for 127.0.0.1, NAME.pem, and its key, NAME.key
+//	htpasswd FILE USER PASSWORD  adds a user to a file
+//	answers CODE [METHOD] URL [USER PW]  holds the status of a request, and puts headers and body into the file "answer"
+//	servescert HOST NAME         waits until the server's certificate is that of certificate NAME
 func serveCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	all := &servers{by: map[*testscript.TestScript]map[string]*serverProcess{}}
 	return map[string]func(*testscript.TestScript, bool, []string){
@@ -48,14 +63,15 @@ func serveCommands() map[string]func(*testscript.TestScript, bool, []string) {
 		"serversays": func(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Check(all.find(ts, args[0]).await(func(line string) bool { return strings.Contains(line, args[1]) }))
 		},
-		"stopserver": all.stop,
-		"signalserver": func(ts *testscript.TestScript, _ bool, args []string) {
-			ts.Check(all.find(ts, args[0]).cmd.Process.Signal(signals[args[1]]))
-		},
+		"stopserver":  all.stop,
+		"certificate": scriptCertificate,
+		"htpasswd":    scriptHtpasswd,
+		"answers":     scriptAnswers,
+		"servescert":  scriptServesCert,
 	}
 }
 
-var signals = map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill, "HUP": syscall.SIGHUP}
+var signals = map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}
 
 func (s *servers) find(ts *testscript.TestScript, name string) *serverProcess {
 	s.mu.Lock()
@@ -68,42 +84,67 @@ func (s *servers) find(ts *testscript.TestScript, name string) *serverProcess {
 }
 
 func (s *servers) start(ts *testscript.TestScript, _ bool, args []string) {
-	name := args[0]
-	exe, err := os.Executable()
-	ts.Check(err)
-	p := &serverProcess{more: make(chan struct{}), done: make(chan struct{})}
-	p.cmd = exec.Command(exe)
-	p.cmd.Args = append([]string{"ocisync", "serve", "--addr", "127.0.0.1:0"}, args[1:]...) // TestMain goes by the name
-	p.cmd.Dir = ts.MkAbs(".")
+	var env []string
 	for _, v := range []string{"PATH", "HOME", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "REGISTRY_AUTH_FILE", "GORACE", "TMPDIR", "SECRET"} {
 		if value := ts.Getenv(v); value != "" {
-			p.cmd.Env = append(p.cmd.Env, v+"="+value)
+			env = append(env, v+"="+value)
 		}
 	}
-	stderr, err := p.cmd.StderrPipe()
+	log, err := os.Create(ts.MkAbs(args[0] + ".log"))
 	ts.Check(err)
-	log, err := os.Create(ts.MkAbs(name + ".log"))
+	p, err := startServer(ts.MkAbs("."), env, log, args[1:])
 	ts.Check(err)
-	ts.Check(p.cmd.Start())
-	ts.Defer(func() {
-		_ = p.cmd.Process.Kill() // it may have ended
-		<-p.done
-	})
-	go p.read(stderr, log)
+	ts.Defer(p.kill)
 	s.mu.Lock()
 	if s.by[ts] == nil {
 		s.by[ts] = map[string]*serverProcess{}
 	}
-	s.by[ts][name] = p
+	s.by[ts][args[0]] = p
 	s.mu.Unlock()
-	ts.Check(p.await(func(line string) bool {
+	host, err := p.host()
+	ts.Check(err)
+	ts.Setenv(args[0], host)
+}
+
+// startServer runs this test binary as ocisync serve on a free port. What it says on stderr goes to log, too.
+func startServer(dir string, env []string, log io.WriteCloser, args []string) (*serverProcess, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p := &serverProcess{more: make(chan struct{}), done: make(chan struct{})}
+	p.cmd = exec.Command(exe)
+	p.cmd.Args = append([]string{"ocisync", "serve", "--addr", "127.0.0.1:0"}, args...) // TestMain goes by the name
+	p.cmd.Dir, p.cmd.Env = dir, env
+	stderr, err := p.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go p.read(stderr, log)
+	return p, nil
+}
+
+// kill ends it, if it has not ended.
+func (p *serverProcess) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// host waits until it says where it listens.
+func (p *serverProcess) host() (host string, err error) {
+	err = p.await(func(line string) bool {
 		if !strings.HasPrefix(line, "serving ") {
 			return false
 		}
-		_, host, found := strings.Cut(line, "://127.0.0.1:")
-		ts.Setenv(name, "127.0.0.1:"+host)
+		_, port, found := strings.Cut(line, "://127.0.0.1:")
+		port, _, _ = strings.Cut(port, "/")
+		host = "127.0.0.1:" + port
 		return found
-	}))
+	})
+	return host, err
 }
 
 func (p *serverProcess) read(stderr io.Reader, log io.WriteCloser) {
@@ -169,5 +210,74 @@ func (s *servers) wait(ts *testscript.TestScript, p *serverProcess, sig string, 
 	err := p.cmd.Wait()
 	if got := p.cmd.ProcessState.ExitCode(); sig != "KILL" && got != want {
 		ts.Fatalf("exit code %d, want %d (%v)\n%s", got, want, err, strings.Join(p.said, "\n"))
+	}
+}
+
+func scriptCertificate(ts *testscript.TestScript, _ bool, args []string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	ts.Check(err)
+	template := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: args[0]}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	ts.Check(err)
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	for file, b := range map[string]*pem.Block{".pem": {Type: "CERTIFICATE", Bytes: cert}, ".key": {Type: "PRIVATE KEY", Bytes: secret}} {
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]+file), pem.EncodeToMemory(b), 0o600))
+	}
+}
+
+func scriptHtpasswd(ts *testscript.TestScript, _ bool, args []string) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(args[2]), bcrypt.MinCost)
+	ts.Check(err)
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	ts.Check(err)
+	_, err = fmt.Fprintf(f, "%s:%s\n", args[1], hash)
+	ts.Check(errors.Join(err, f.Close()))
+}
+
+func scriptAnswers(ts *testscript.TestScript, _ bool, args []string) {
+	method, rest := http.MethodGet, args[1:]
+	if !strings.Contains(rest[0], "://") {
+		method, rest = rest[0], rest[1:]
+	}
+	req, err := http.NewRequest(method, rest[0], nil)
+	ts.Check(err)
+	if len(rest) > 2 {
+		req.SetBasicAuth(rest[1], rest[2])
+	}
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+	res, err := (&http.Client{Transport: transport, Timeout: scriptPatience}).Do(req)
+	ts.Check(err)
+	var b bytes.Buffer
+	ts.Check(res.Header.Write(&b))
+	fmt.Fprintf(&b, "Protocol: %s\n\n", res.Proto)
+	_, err = b.ReadFrom(res.Body)
+	ts.Check(errors.Join(err, res.Body.Close()))
+	ts.Check(os.WriteFile(ts.MkAbs("answer"), b.Bytes(), 0o644))
+	if got := strconv.Itoa(res.StatusCode); got != args[0] {
+		ts.Fatalf("%s %s: %s, want %s\n%s", method, rest[0], got, args[0], &b)
+	}
+}
+
+func scriptServesCert(ts *testscript.TestScript, _ bool, args []string) {
+	deadline := time.Now().Add(scriptPatience)
+	for {
+		conn, err := tls.Dial("tcp", args[0], &tls.Config{InsecureSkipVerify: true})
+		ts.Check(err)
+		name := conn.ConnectionState().PeerCertificates[0].Subject.CommonName
+		ts.Check(conn.Close())
+		if name == args[1] {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("the certificate stays that of %s", name)
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }

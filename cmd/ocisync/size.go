@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ocisync/ocisync/internal/yamlfile"
 )
 
 // size prints a number of bytes in decimal units: 999 B, 1.2 kB, 45.2 MB.
@@ -42,3 +45,41 @@ func count(n int, noun string) string {
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
 }
+
+// byteSize is a number of bytes that people write: 4MiB, 1.5GB, 4096.
+type byteSize int64
+
+// UnmarshalText reads one.
+func (b *byteSize) UnmarshalText(text []byte) error {
+	s := strings.TrimSpace(string(text))
+	number := strings.TrimRight(s, "KMGTiBk")
+	factor, known := map[string]float64{
+		"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
+		"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
+	}[strings.TrimSpace(s[len(number):])]
+	n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if err != nil || !known || !(n >= 0 && n*factor < 1<<62) {
+		return yamlfile.At("", fmt.Errorf("%q is no number of bytes", s), "as in 4MiB, 1.5GB or 4096")
+	}
+	*b = byteSize(n * factor)
+	return nil
+}
+
+// String prints what UnmarshalText reads.
+func (b byteSize) String() string {
+	for _, unit := range []struct {
+		name string
+		n    byteSize
+	}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+		if b >= unit.n && b%unit.n == 0 {
+			return fmt.Sprintf("%d%s", b/unit.n, unit.name)
+		}
+	}
+	return fmt.Sprintf("%d", int64(b))
+}
+
+// Set makes byteSize a flag's value.
+func (b *byteSize) Set(s string) error { return b.UnmarshalText([]byte(s)) }
+
+// Type is what help calls such a value.
+func (b *byteSize) Type() string { return "SIZE" }

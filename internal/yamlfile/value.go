@@ -36,7 +36,8 @@ func (d *decoder) value(n ast.Node, v reflect.Value, what string) error {
 		}
 		return d.at(n.GetToken(), fmt.Errorf("%s has no value", what), "")
 	}
-	if isText(v) || v.Type() == durationType {
+	_, scalar := source(n)
+	if v.Type() == durationType || isText(v) && (scalar || !hasKeys(v.Type())) {
 		return d.text(n, v, what)
 	}
 	switch v.Kind() {
@@ -51,6 +52,19 @@ func (d *decoder) value(n ast.Node, v reflect.Value, what string) error {
 }
 
 func isText(v reflect.Value) bool { return v.CanAddr() && v.Addr().Type().Implements(textType) }
+
+// hasKeys reports whether a type is read from keys and values, too, if it reads itself from a text: a short form.
+func hasKeys(t reflect.Type) bool {
+	if t.Kind() != reflect.Struct {
+		return false
+	}
+	for f := range t.Fields() {
+		if f.Tag.Get("yaml") != "" {
+			return true
+		}
+	}
+	return false
+}
 
 // pair is a key of a mapping and its value.
 type pair struct {
@@ -142,16 +156,24 @@ func (d *decoder) validate(n ast.Node, v reflect.Value, all []pair) error {
 	where, hint := first(n), ""
 	var k *keyed
 	if errors.As(err, &k) {
-		hint = k.hint
-		if i := slices.IndexFunc(all, func(p pair) bool { return p.key == k.key }); i >= 0 {
-			where = all[i].value
-			if where.Type() == ast.NullType {
-				where = all[i].at
-			}
-			where = first(where)
-		}
+		hint, where = k.hint, k.find(all, where)
 	}
 	return d.at(where.GetToken(), err, hint)
+}
+
+// find returns the node that a key, or an element of its list, has among all, or otherwise.
+func (k *keyed) find(all []pair, otherwise ast.Node) ast.Node {
+	i := slices.IndexFunc(all, func(p pair) bool { return p.key == k.key })
+	if i < 0 {
+		return otherwise
+	}
+	if seq, ok := all[i].value.(*ast.SequenceNode); ok && k.element >= 0 && k.element < len(seq.Values) {
+		return first(seq.Values[k.element])
+	}
+	if all[i].value.Type() == ast.NullType {
+		return all[i].at
+	}
+	return first(all[i].value)
 }
 
 // first returns the node whose token a reader would point to: that of a block mapping is the colon of its first key.
@@ -238,7 +260,7 @@ func (d *decoder) text(n ast.Node, v reflect.Value, what string) error {
 		}
 		return d.at(n.GetToken(), fmt.Errorf("%s: %w", what, err), hint)
 	}
-	return nil
+	return d.validate(n, v, nil)
 }
 
 // scalar reads a text, a truth value or a number, each of which is written as what it is.

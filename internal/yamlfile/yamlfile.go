@@ -6,7 +6,8 @@
 // keys and tags. So nothing in a file is longer than it looks, and what is read is bounded by MaxSize.
 //
 // Decode fills structs by the tag `yaml:"key"` of their fields, maps with keys of type string, slices, pointers, string,
-// bool, integers, floats, time.Duration, and whatever implements encoding.TextUnmarshaler.
+// bool, integers, floats, time.Duration, and whatever implements encoding.TextUnmarshaler; a struct that does, and has
+// keys, has two forms.
 package yamlfile
 
 import (
@@ -80,16 +81,24 @@ func (e *Error) Excerpt() string {
 
 // keyed is an error about one key of a struct.
 type keyed struct {
-	key  string
-	err  error
-	hint string
+	key     string
+	element int // of the key's list; -1 is none in particular
+	err     error
+	hint    string
 }
 
 func (e *keyed) Error() string { return e.err.Error() }
 func (e *keyed) Unwrap() error { return e.err }
 
 // At says which key of a struct a Validator's error is about, and what can be done about it, which may be nothing.
-func At(key string, err error, hint string) error { return &keyed{key: key, err: err, hint: hint} }
+func At(key string, err error, hint string) error {
+	return &keyed{key: key, element: -1, err: err, hint: hint}
+}
+
+// AtElement is At for one element, counted from 0, of the key's list.
+func AtElement(key string, element int, err error, hint string) error {
+	return &keyed{key: key, element: element, err: err, hint: hint}
+}
 
 // ReadFile is Decode of a file of the file system. Errors: those of os.ReadFile beside those of Decode.
 func ReadFile(name string, into any) error {

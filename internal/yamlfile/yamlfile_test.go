@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ type sample struct {
 	Maybe   *inner            `yaml:"maybe"`
 	Parts   []inner           `yaml:"parts"`
 	Labels  map[string]string `yaml:"labels"`
+	Short   short             `yaml:"short"`
 	private string            // no key of a file
 }
 
@@ -38,10 +40,45 @@ func (i inner) Validate() error {
 	if i.Path == "bad" {
 		return At("path", errors.New("no path is bad"), "good")
 	}
+	if n := slices.Index(i.Users, "bad"); n >= 0 {
+		return AtElement("user-names", n, errors.New("no user is bad"), "")
+	}
 	if len(i.Users) > 2 {
 		return errors.New("too many users")
 	}
 	return nil
+}
+
+// short has two forms: a text, or its key.
+type short struct {
+	Text string `yaml:"text"`
+}
+
+func (s *short) UnmarshalText(text []byte) error {
+	s.Text = "short " + string(text)
+	return nil
+}
+
+func (s *short) Validate() error {
+	if s.Text == "short bad" {
+		return At("text", errors.New("no text is bad"), "")
+	}
+	return nil
+}
+
+func TestAStructWithAShortForm(t *testing.T) {
+	for raw, want := range map[string]string{"short: x\n": "short x", "short: 12\n": "short 12", "short: {text: x}\n": "x", "short:\n  text: y\n": "y"} {
+		var got sample
+		if err := Decode("f", []byte(raw), &got); err != nil || got.Short.Text != want {
+			t.Errorf("%q: %q, %v", raw, got.Short.Text, err)
+		}
+	}
+	for _, raw := range []string{"short: bad\n", "short: []\n", "short: {txt: x}\n"} {
+		var got sample
+		if err := Decode("f", []byte(raw), &got); err == nil {
+			t.Errorf("%q is taken as %q", raw, got.Short.Text)
+		}
+	}
 }
 
 func TestEverythingIsRead(t *testing.T) {
@@ -101,6 +138,7 @@ func TestErrorsShowThePlace(t *testing.T) {
 		"no value":                {"count:\n", "", `"count" has no value`, ""},
 		"twice":                   {"name: a\non: true\nname: b\n", "name", `the key "name" is there twice`, ""},
 		"invalid at a key":        {"parts:\n  - user-names: []\n    path: bad\n", "bad", "no path is bad", "good"},
+		"invalid at an element":   {"inner:\n  user-names:\n  - ok\n  - bad\n", "bad", "no user is bad", ""},
 		"invalid as a whole":      {"on: true\ninner:\n  user-names: [a, b, c]\n", "user-names", "too many users", ""},
 		"invalid, written inline": {"maybe: {path: x, user-names: [a, b, c]}\n", "{", "too many users", ""},
 		"anchor":                  {"inner: &a\n  path: x\n", "&", "anchors, aliases", "write it out; a text that begins with & or * needs quotes"},

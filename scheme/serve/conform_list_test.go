@@ -190,3 +190,78 @@ func TestConformASessionMakesNoRepository(t *testing.T) {
 		}
 	})
 }
+
+// A list of referrers comes in pages when the client asks for that: each says which filter was applied, none repeats or
+// leaves out an entry, and what is pushed or deleted meanwhile moves no other.
+func TestConformReferrerPages(t *testing.T) {
+	each(t, func(t *testing.T, w *wire) {
+		s := newSet()
+		subject := bare(s.image(nil, "v1"))
+		for i := range 7 {
+			s.image(s.artifact([]string{artifact1, artifact2}[i%2], &subject))
+		}
+		w.pushBlobs(repo1, s)
+		for _, m := range s.manifests {
+			w.putManifest(repo1, s, m)
+		}
+		var ones, all []string
+		for _, m := range s.manifests[1:] {
+			all = append(all, m.Digest.String())
+			if m.ArtifactType == artifact1 {
+				ones = append(ones, m.Digest.String())
+			}
+		}
+		at := "/v2/" + repo1 + "/referrers/" + subject.Digest.String()
+		for n := 1; n <= 8; n++ {
+			w.referrerPages(fmt.Sprintf("%s?n=%d", at, n), "", n, all)
+			w.referrerPages(fmt.Sprintf("%s?n=%d&artifactType=%s", at, n, url.QueryEscape(artifact1)), "artifactType", n, ones)
+		}
+		for _, n := range []string{"-1", "x", "1.5"} {
+			w.want("400", "GET", at+"?n="+n, nil)
+		}
+		first := w.want("200", "GET", at+"?n=3", nil)
+		next, more, err := ocihttp.Next(first.res.Header.Values("Link"), &url.URL{})
+		if err != nil || !more {
+			t.Fatalf("no second page: %v %v", first.res.Header, err)
+		}
+		var x v1.Index
+		if err := json.Unmarshal([]byte(first.body), &x); err != nil {
+			t.Fatal(err)
+		}
+		w.want("202", "DELETE", "/v2/"+repo1+"/manifests/"+x.Manifests[2].Digest.String(), nil) // where the next page begins
+		var rest []string
+		for _, d := range all {
+			if !slices.ContainsFunc(x.Manifests, func(e v1.Descriptor) bool { return e.Digest.String() == d }) {
+				rest = append(rest, d)
+			}
+		}
+		w.referrerPages(next.String(), "", 3, rest)
+	})
+}
+
+// referrerPages follows the links of a list of referrers, whose entries must be those of want.
+func (w *wire) referrerPages(target, filter string, n int, want []string) {
+	w.t.Helper()
+	var got []string
+	for more := true; more; {
+		a := w.want("200", "GET", target, nil)
+		w.has(a, "OCI-Filters-Applied: "+filter, "Content-Type: "+v1.MediaTypeImageIndex)
+		var x v1.Index
+		if err := json.Unmarshal([]byte(a.body), &x); err != nil {
+			w.t.Fatal(err)
+		}
+		for _, d := range x.Manifests {
+			got = append(got, d.Digest.String())
+		}
+		next, ok, err := ocihttp.Next(a.res.Header.Values("Link"), &url.URL{})
+		if err != nil || len(x.Manifests) > n || ok && len(x.Manifests) == 0 || len(got) > len(want) {
+			w.t.Fatalf("%s: %d entries, Link %v, %v", a.asked, len(x.Manifests), a.res.Header["Link"], err)
+		}
+		if more = ok; more {
+			target = next.String()
+		}
+	}
+	if slices.Sort(got); !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+		w.t.Errorf("%s: %v, want %v", target, got, want)
+	}
+}

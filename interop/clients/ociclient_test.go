@@ -208,7 +208,8 @@ func TestOciclientGoesOnWithWhatBrokeOff(t *testing.T) {
 			}
 			id := first.ID()
 
-			// Another program goes on, and is cut off in the middle of a chunk.
+			// The server is started again. Another program goes on, and is cut off in the middle of a chunk.
+			reg.restart()
 			second, err := cueClient(t, reg, pusher, cut).PushBlobChunkedResume(t.Context(), repo, id, -1, chunk)
 			if err != nil {
 				t.Fatal(err)

@@ -51,6 +51,10 @@ type registry struct {
 	mode   mode
 	host   string
 	client *http.Client // trusts the certificate, and has no password
+
+	open    func() // makes api and handler
+	api     *ocidir.OCIDir
+	handler *serve.Server
 }
 
 func start(t *testing.T, m mode) *registry {
@@ -71,14 +75,20 @@ func start(t *testing.T, m mode) *registry {
 		}
 		opts = append(opts, serve.WithAuthenticator(users), serve.WithAuthorizer(rules))
 	}
-	api := ocidir.New()
-	handler, err := serve.New(api, ref.Ref{Scheme: ref.SchemeOCIDir, Root: t.TempDir()}, opts...)
-	if err != nil {
-		t.Fatal(err)
+	r := &registry{t: t, mode: m}
+	place := ref.Ref{Scheme: ref.SchemeOCIDir, Root: t.TempDir()}
+	r.open = func() {
+		var err error
+		r.api = ocidir.New()
+		if r.handler, err = serve.New(r.api, place, opts...); err != nil {
+			t.Fatal(err)
+		}
 	}
+	r.open()
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = handler.HTTPServer()
-	r := &registry{t: t, mode: m, host: server.Listener.Addr().String()}
+	server.Config = r.handler.HTTPServer()
+	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.handler.ServeHTTP(w, req) })
+	r.host = server.Listener.Addr().String()
 	transport := &http.Transport{}
 	if m.https {
 		server.StartTLS()
@@ -93,11 +103,24 @@ func start(t *testing.T, m mode) *registry {
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
 		server.Close()
-		if err := errors.Join(handler.Shutdown(context.Background()), api.Close()); err != nil {
-			t.Error(err)
-		}
+		r.stop()
 	})
 	return r
+}
+
+// stop ends what open has made.
+func (r *registry) stop() {
+	r.t.Helper()
+	if err := errors.Join(r.handler.Shutdown(context.Background()), r.api.Close()); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// restart is another server over the same directory, which knows nothing from before. No request may be under way.
+func (r *registry) restart() {
+	r.t.Helper()
+	r.stop()
+	r.open()
 }
 
 // transport returns what a client sends its requests with.

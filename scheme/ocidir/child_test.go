@@ -16,6 +16,7 @@ var children = map[string]func(args []string) error{
 	"damage": childDamage,
 	"index":  childIndex,
 	"label":  childLabels,
+	"swap":   childSwap,
 }
 
 // init comes before TestMain, which belongs to the parent.

@@ -3,7 +3,9 @@
 // Requests are parsed by internal/ocihttp into one of a few kinds; the table in route.go says which method answers
 // which kind. There is one file for each resource: blob.go, upload.go, manifest.go, tag.go, referrer.go, catalog.go. A
 // method reads the exchange, asks the place, and answers, or returns an error, which error.go puts into the
-// specification's words. Which repository of which place a name means is in place.go, who may do what in access.go.
+// specification's words. Which repository of which place a name means is in place.go, who may do what in access.go, what a
+// server can be told not to do in switch.go. What may be a manifest is in document.go, and the conditions of a request that
+// moves a tag are in condition.go.
 //
 // An upload that arrives whole goes straight to the place. One that arrives in parts is an ingest until it is complete and
 // its digest is known: of the place, or, where that has none, of the spool (ingests.go). Which uploads are open, and whose

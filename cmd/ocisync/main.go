@@ -36,7 +36,7 @@ func run(args []string, stdout, stderr *os.File) int {
 	if err == nil {
 		return exitDone
 	}
-	if code, ok := interruptedBy(ctx); ok {
+	if code, ok := interruptedBy(ctx); ok && !a.stopsItself.Load() {
 		if !quietly(err) {
 			a.report(cmd, err)
 		}
@@ -60,12 +60,12 @@ type app struct {
 	running  bool // the command line was understood; what fails from here on is not a matter of usage
 	cancel   context.CancelFunc
 
-	silentStop atomic.Bool // the command itself tells that it was interrupted
+	stopsItself atomic.Bool // an interrupt is how the command ends: it tells of it, and it is no failure
 }
 
 // interrupted tells the user that the first interrupt was understood.
 func (a *app) interrupted() {
-	if !a.silentStop.Load() {
+	if !a.stopsItself.Load() {
 		a.console.note("interrupted: stopping; again to stop at once; the same command moves what is still missing")
 	}
 }

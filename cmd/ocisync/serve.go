@@ -104,7 +104,7 @@ func (a *app) serve(ctx context.Context, c *serveConfig) (err error) {
 
 // serveUntilStopped says where the server is, and stops it in good order when somebody wants that, or when it fails.
 func (a *app) serveUntilStopped(ctx context.Context, c *serveConfig, server *httpServer, health *health, places []served) error {
-	a.silentStop.Store(true)
+	a.stopsItself.Store(true)
 	if err := a.greet(c, server, places); err != nil {
 		return errors.Join(err, server.stop(0))
 	}

@@ -64,10 +64,13 @@ func (h *health) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // ready reports whether all places answer. However many ask, the places are asked once.
 func (h *health) ready(ctx context.Context) bool {
-	if r := h.last.Load(); r != nil && time.Since(r.at) < readyFor {
-		return r.ok
+	if r, ok := h.known(); ok {
+		return r
 	}
 	ok, _, _ := h.asking.Do("", func() (any, error) {
+		if r, ok := h.known(); ok { // somebody asked in between
+			return r, nil
+		}
 		// Who asked may be gone before the answer, which others wait for.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyWithin)
 		defer cancel()
@@ -79,6 +82,15 @@ func (h *health) ready(ctx context.Context) bool {
 		return ok, nil
 	})
 	return ok.(bool)
+}
+
+// known returns the last answer of the places, if it is good still.
+func (h *health) known() (answer, ok bool) {
+	r := h.last.Load()
+	if r == nil || time.Since(r.at) >= readyFor {
+		return false, false
+	}
+	return r.ok, true
 }
 
 func plainAnswer(w http.ResponseWriter, r *http.Request, status int, text string) {

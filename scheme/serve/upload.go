@@ -164,15 +164,19 @@ func (s *Server) withSession(x *exchange, fn func(u *session, offset int64) erro
 	free := sync.OnceFunc(func() { s.release(x, u) })
 	defer free() // also in a panic
 	err = fn(u, offset)
-	free()
+	locked := errors.Is(err, errs.ErrLocked) // by another process
 	switch {
-	case errors.Is(err, errs.ErrLocked): // by another process
+	case locked:
 		s.tell(x, id, u.received)
+	case errors.Is(err, errs.ErrRangeInvalid):
+		s.tellHow(x, u)
+	}
+	free() // the next request has it: nothing of u is this one's any more
+	switch {
+	case locked:
 		return ocihttp.Public(errBusy)
 	case errors.Is(err, errs.ErrUploadUnknown): // somebody else removed it
 		s.sessions.drop(u)
-	case errors.Is(err, errs.ErrRangeInvalid):
-		s.tellHow(x, u)
 	}
 	return err
 }

@@ -109,7 +109,8 @@ func (f *ctxFile) Read(p []byte) (int, error) {
 	return f.File.Read(p)
 }
 
-// BlobOpen implements scheme.BlobOpener. The first time that this process opens a file, it hashes it.
+// BlobOpen implements scheme.BlobOpener. The first time that this process opens a file, it hashes it. When ctx ends before,
+// the hash of a large file goes on, so that it is soon known to who tries again; Close ends it.
 func (o *OCIDir) BlobOpen(ctx context.Context, r ref.Ref, d types.Descriptor) (blob.ReaderAt, error) {
 	return o.BlobOpenProven(ctx, r, d, math.MaxInt64)
 }
@@ -132,7 +133,7 @@ func (o *OCIDir) BlobOpenProven(ctx context.Context, r ref.Ref, d types.Descript
 	if b.id.size > unread && !b.l.mem.isVerified(b.id, d.Digest) {
 		return nil, errors.Join(fail(op, r, d.Digest, scheme.ErrUnproven), b.f.Close())
 	}
-	if err := b.verify(ctx, d.Digest); err != nil {
+	if err := o.prove(ctx, b, d.Digest); err != nil {
 		return nil, errors.Join(fail(op, r, d.Digest, err), b.f.Close())
 	}
 	if b.id.size <= maxRecallBlob {

@@ -39,6 +39,7 @@ type OCIDir struct {
 	hook       hook
 	clock      clock
 	mem        *memory
+	proofs     *proofs
 
 	mu      sync.Mutex
 	layouts map[string]*layout  // by absolute path
@@ -70,7 +71,7 @@ func withHook(h hook) Option { return func(o *OCIDir) { o.hook = h } }
 
 // New returns the places of the scheme "ocidir". It opens nothing yet.
 func New(opts ...Option) *OCIDir {
-	o := &OCIDir{clock: systemClock, mem: newMemory(), layouts: map[string]*layout{}, idle: list.New(), waiting: map[string]*graph{}, parked: map[string][]string{}, holds: map[*hold]struct{}{}}
+	o := &OCIDir{clock: systemClock, mem: newMemory(), proofs: newProofs(), layouts: map[string]*layout{}, idle: list.New(), waiting: map[string]*graph{}, parked: map[string][]string{}, holds: map[*hold]struct{}{}}
 	for _, opt := range opts {
 		opt(o)
 	}
@@ -93,6 +94,7 @@ func (o *OCIDir) Close() error {
 	o.mu.Lock()
 	o.closed = true
 	o.mu.Unlock()
+	o.proofs.close()
 	o.endHolds()
 	o.mu.Lock()
 	var all []*layout

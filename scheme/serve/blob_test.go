@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -113,12 +114,14 @@ func TestBlobs(t *testing.T) {
 }
 
 // A connection can only send a file by itself (sendfile) if it is handed the file: net/http looks for a LimitedReader
-// over an *os.File. The end is held back until the file is known to be the one that was checked.
+// over an *os.File. The end goes through memory, and is held back until the file is known to be the one that was checked.
 func TestFilesAreHandedToTheConnection(t *testing.T) {
 	m := files{mem.New(), t.TempDir()}
 	c := start(t, m)
+	content := strings.Repeat(content, inFlight/len(content)+2)
 	c.push("a", content)
-	for name, h := range map[string]http.Header{"whole": {}, "range": {"Range": {"bytes=7-150000"}}} {
+	last := inFlight + 150_000
+	for name, h := range map[string]http.Header{"whole": {}, "range": {"Range": {fmt.Sprintf("bytes=7-%d", last)}}} {
 		w := &readerFrom{ResponseRecorder: httptest.NewRecorder()}
 		r := httptest.NewRequest("GET", "/v2/a/blobs/"+sum(content), nil)
 		r.Header = h
@@ -130,7 +133,7 @@ func TestFilesAreHandedToTheConnection(t *testing.T) {
 		if _, ok := lim.R.(*os.File); !ok {
 			t.Errorf("%s: the source is a %T", name, lim.R)
 		}
-		if want := map[string]string{"whole": content, "range": content[7:150001]}[name]; w.Body.String() != want {
+		if want := map[string]string{"whole": content, "range": content[7 : last+1]}[name]; w.Body.String() != want {
 			t.Errorf("%s: %d other bytes", name, w.Body.Len())
 		}
 	}

@@ -12,12 +12,13 @@ import (
 )
 
 const (
-	// copyBuffer is how much of a verified stream is in memory, twice: what was read last is held back until more of it,
-	// or its end, has proved to be good. What is not larger is sent from memory: reading it and writing it costs less than
-	// a sendfile and two writes for what comes before and after.
+	// copyBuffer is how much is in memory of what goes through it. Of a verified stream it is held twice: what was read last
+	// is sent when more of it, or its end, has proved to be good.
 	copyBuffer = 64 << 10
-	// heldBack is how much of a larger file is not sent before the file is seen not to have changed.
-	heldBack = 4 << 10
+	// inFlight is how much may have been sent and not have arrived: what the system buffers of a connection. The kernel
+	// does not copy what it sends by itself (sendfile): until it arrives it is the file's, and changes with it. So that the
+	// last look at the file is after that, the end of this length goes through memory. Linux buffers 4 MiB by default.
+	inFlight = 8 << 20
 )
 
 var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
@@ -25,29 +26,32 @@ var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
 // sendFile sends a part of a file, with what belongs before it. The end is held back until the file is known not to
 // have changed meanwhile: the client, who was promised a length, must not take wrong bytes for the blob.
 func (x *exchange) sendFile(ra blob.ReaderAt, file *os.File, offset, length int64, status int) error {
+	if direct := length - inFlight; direct > 0 {
+		x.start(status, length)
+		if err := x.pour(file, offset, direct); err != nil {
+			return err
+		}
+		offset, length = offset+direct, length-direct
+	}
 	buf := buffers.Get().(*[copyBuffer]byte)
 	defer buffers.Put(buf)
-	held := length
-	if length > copyBuffer {
-		held = heldBack
-		x.start(status, length)
-		if err := x.pour(file, offset, length-held); err != nil {
+	for left := length; ; {
+		part := buf[:min(left, copyBuffer)]
+		n, err := file.ReadAt(part, offset+length-left)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		left -= int64(n)
+		if n < len(part) || left == 0 && fileOf(ra) == nil {
+			return fmt.Errorf("%w: %s was changed while it was sent", errs.ErrCorrupt, file.Name())
+		}
+		if !x.begun {
+			x.start(status, length)
+		}
+		if _, err := x.Write(part); err != nil || left == 0 {
 			return err
 		}
 	}
-	last := buf[:held]
-	n, err := file.ReadAt(last, offset+length-held)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if n < len(last) || fileOf(ra) == nil {
-		return fmt.Errorf("%w: %s was changed while it was sent", errs.ErrCorrupt, file.Name())
-	}
-	if !x.begun {
-		x.start(status, length)
-	}
-	_, err = x.Write(last)
-	return err
 }
 
 // pour has the connection send n bytes of a file by itself (sendfile, where there is no TLS and no HTTP/2): for that it

@@ -19,7 +19,7 @@ func TestAFileIsSentToASlowReader(t *testing.T) {
 	for name, stops := range map[string]bool{"slow": false, "stops": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				content := strings.Repeat("0123456789abcdef", 3*maxSendfile/16) + "end"
+				content := strings.Repeat("0123456789abcdef", (inFlight+3*maxSendfile)/16) + "end"
 				var seen events
 				s, err := New(files{mem.New(), t.TempDir()}, root, WithInspector(&seen), WithWriteIdle(idle))
 				if err != nil {
@@ -72,10 +72,10 @@ func readSlowly(c net.Conn, stops bool, pause time.Duration) string {
 }
 
 // What is sent from memory that is used again is the blob's, not what was in it before.
-func TestSmallFilesOneAfterTheOther(t *testing.T) {
+func TestFilesOfAnySize(t *testing.T) {
 	c := start(t, files{mem.New(), t.TempDir()})
 	var all []string
-	for _, n := range []int{0, 1, heldBack, copyBuffer - 1, copyBuffer, copyBuffer + 1, 7, copyBuffer + heldBack, 3 * copyBuffer} {
+	for _, n := range []int{0, 1, copyBuffer - 1, copyBuffer, copyBuffer + 1, 7, 3 * copyBuffer, inFlight, inFlight + 1, inFlight + 2*copyBuffer + 3} {
 		s := strings.Repeat(string(rune('a'+len(all))), n)
 		c.push("a", s)
 		all = append(all, s)

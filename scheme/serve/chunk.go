@@ -74,18 +74,21 @@ func (s *Server) resume(x *exchange, u *session) (scheme.Upload, error) {
 	return up, nil
 }
 
-// from says where a request without Content-Range goes on, whose URL says that the client was told of offset bytes. A
-// client that sends again what was lost on the way means to go on at what it was told last: here, or by another process.
-// One that keeps the first URL is understood by who told it.
+// from says where a request without Content-Range goes on, whose URL says that the client was told of offset bytes:
+//
+//	the URL of a later answer          there: what a client sends again, since the answer was lost, must not be there twice
+//	the first URL, and no other yet    where the client was told last: some keep it
+//	the first URL, after others        at the beginning: the request was on its way for long
+//	the first URL, after a restart     at the beginning: nobody knows better
+//
+// If the session does not reach that far the client must learn that.
 func (u *session) from(offset int64) (int64, error) {
-	at := u.received
+	at := max(offset, 0)
 	switch {
-	case offset > 0:
-		at = offset
-	case u.told:
+	case offset == 0 && u.told && !u.later:
 		at = u.acked
-	case offset == 0:
-		at = 0
+	case offset < 0: // our URLs always say it
+		at = u.received
 	}
 	if at > u.received {
 		return 0, ocihttp.Public(fmt.Errorf("%w: of %d bytes %d are left", errs.ErrRangeInvalid, at, u.received))
@@ -114,7 +117,7 @@ func (s *Server) chunk(x *exchange, u *session, up scheme.Upload, told int64) (a
 	if err != nil {
 		return u.received, ocihttp.Public(err)
 	}
-	if err := s.follows(x, u, at, length, told); err != nil {
+	if err := s.follows(x, u, at, length); err != nil {
 		return u.received, err
 	}
 	n, err := u.receive(x, up, at, io.LimitReader(x.body, length))
@@ -135,24 +138,21 @@ func (s *Server) chunk(x *exchange, u *session, up scheme.Upload, told int64) (a
 }
 
 // follows reports what forbids to append length bytes at offset at, as Content-Range says.
-func (s *Server) follows(x *exchange, u *session, at, length, told int64) error {
+func (s *Server) follows(x *exchange, u *session, at, length int64) error {
 	if x.r.ContentLength >= 0 && x.r.ContentLength != length {
 		return ocihttp.Public(fmt.Errorf("%w: Content-Range says %d bytes, Content-Length %d", errs.ErrUploadInvalid, length, x.r.ContentLength))
 	}
-	if at != u.received && (at > u.received || at != u.lastTold(told)) {
+	if at != u.received && (at > u.received || at != u.lastTold()) {
 		return ocihttp.Public(fmt.Errorf("%w: the chunk begins at %d, not at %d", errs.ErrRangeInvalid, at, u.received))
 	}
 	return s.fits(at, length)
 }
 
-// lastTold is what the client was told last, as far as is known; what the URL says only counts where this process has
-// told nothing. A chunk that comes late must not cut off what others brought since.
-func (u *session) lastTold(offset int64) int64 {
-	switch {
-	case u.told:
+// lastTold is what the client was told last, as far as is known. What the URL says does not count here: a chunk that comes
+// late must not cut off what others brought since.
+func (u *session) lastTold() int64 {
+	if u.told {
 		return u.acked
-	case offset >= 0:
-		return offset
 	}
 	return u.received
 }
@@ -281,6 +281,8 @@ func (s *Server) finish(x *exchange, u *session, told int64) error {
 	at := u.received
 	if ranged || x.r.ContentLength != 0 {
 		at, err = s.chunk(x, u, up, told)
+	} else {
+		err = u.settle(x, up, told)
 	}
 	if err == nil {
 		err = s.commit(x, u, up)
@@ -289,6 +291,16 @@ func (s *Server) finish(x *exchange, u *session, told int64) error {
 		return err
 	}
 	return errors.Join(err, s.undo(x, u, up, at))
+}
+
+// settle drops what came behind the end that the client knows, before a PUT that brings nothing: it is of a request that
+// broke off. Where the client may know of nothing, all that came is what it means, unless that is nothing.
+func (u *session) settle(x *exchange, up scheme.Upload, told int64) error {
+	at, err := u.from(told)
+	if err != nil || at == 0 && !types.EmptyDigest(x.req.Digest) {
+		return err
+	}
+	return u.rollback(x, up, at)
 }
 
 // undo takes back what a PUT that failed has appended at at.

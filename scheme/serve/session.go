@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -55,16 +56,19 @@ type session struct {
 	id, key, owner string
 	in             ingests
 
-	busy    bool        // guarded by sessions.mu
-	touched time.Time   // guarded by sessions.mu
-	stop    func()      // guarded by sessions.mu: ends the reading of the request that holds the session
-	dead    atomic.Bool // cancelled; its writer stops
-	broken  atomic.Bool // the server ends: so does its writer, and the session stays
+	busy    bool          // guarded by sessions.mu
+	touched time.Time     // guarded by sessions.mu
+	looking chan struct{} // guarded by sessions.mu: closed when who holds the session has looked at it; nil for one who writes
+	stop    func()        // guarded by sessions.mu: ends the reading of the request that holds the session
+	dead    atomic.Bool   // cancelled; its writer stops
+	broken  atomic.Bool   // the server ends: so does its writer, and the session stays
 
 	// What follows belongs to whoever holds the session. received is how many bytes there are, as the ingest says.
 	// acked is how many of them this process has told the client of; it has told nothing yet if told is false.
 	received, acked int64
 	told            bool
+	later           bool  // the client has used the URL of a later answer than the first
+	left            int64 // what received was when this process let it go: if it is something else, another one has it, too
 	begun           int64 // where the chunk began that came last or is still incomplete
 	short           bool  // that was a complete one below the least length: none may follow
 }
@@ -120,8 +124,8 @@ func newSessions(limit, each int, ttl time.Duration, expire func(*session)) *ses
 }
 
 // add makes s, which is new or of an earlier process, known; the caller holds it. Errors: errs.ErrRateLimited when there
-// are too many, unless force is set; errBusy when somebody else has added it.
-func (t *sessions) add(s *session, stop func(), force bool) error {
+// are too many, unless h.force is set; errBusy when somebody else has added it.
+func (t *sessions) add(s *session, h holding) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.done {
@@ -130,11 +134,12 @@ func (t *sessions) add(s *session, stop func(), force bool) error {
 	if t.open[s.key] != nil {
 		return errBusy
 	}
-	if !force && (len(t.open) >= t.max || t.of[s.owner] >= t.each) {
+	if !h.force && (len(t.open) >= t.max || t.of[s.owner] >= t.each) {
 		err := fmt.Errorf("%w: %d uploads are open, %d of them yours", errs.ErrRateLimited, len(t.open), t.of[s.owner])
 		return &errs.Error{Op: "upload start", RetryAfter: retryFull, Err: err}
 	}
-	s.busy, s.stop, s.touched = true, stop, t.now()
+	s.hold(h)
+	s.touched = t.now()
 	t.open[s.key] = s
 	t.of[s.owner]++
 	if t.timer == nil {
@@ -144,23 +149,54 @@ func (t *sessions) add(s *session, stop func(), force bool) error {
 }
 
 // acquire takes a session for one request. It is nil if this process does not know it. Errors: errs.ErrUploadUnknown for
-// one that was cancelled; errBusy.
-func (t *sessions) acquire(key string, stop func()) (*session, error) {
+// one that was cancelled; errBusy, but somebody who only looks is waited for; ctx's error.
+func (t *sessions) acquire(ctx context.Context, key string, h holding) (*session, error) {
+	for {
+		s, looking, err := t.tryAcquire(key, h)
+		if looking == nil {
+			return s, err
+		}
+		select {
+		case <-looking:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (t *sessions) tryAcquire(key string, h holding) (s *session, looking chan struct{}, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := t.open[key]
+	s = t.open[key]
 	switch {
 	case t.done:
-		return nil, errs.ErrUnavailable
+		return nil, nil, errs.ErrUnavailable
 	case s == nil:
-		return nil, nil
+		return nil, nil, nil
 	case s.dead.Load():
-		return nil, errs.ErrUploadUnknown
+		return nil, nil, errs.ErrUploadUnknown
+	case s.busy && s.looking != nil:
+		return nil, s.looking, nil
 	case s.busy:
-		return nil, errBusy
+		return nil, nil, errBusy
 	}
-	s.busy, s.stop = true, stop
-	return s, nil
+	s.hold(h)
+	return s, nil, nil
+}
+
+// holding is how a request holds a session.
+type holding struct {
+	stop  func() // ends the reading of its body
+	looks bool   // it is done soon
+	force bool   // there need not be room for a session that is added
+}
+
+// hold lets a request have the session. The caller holds mu.
+func (s *session) hold(h holding) {
+	s.busy, s.stop = true, h.stop
+	if h.looks {
+		s.looking = make(chan struct{})
+	}
 }
 
 // release gives a session back, and reports whether it was cancelled meanwhile: then what it has received must be
@@ -169,6 +205,10 @@ func (t *sessions) release(s *session) (dead bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.stop, s.touched = nil, t.now()
+	if s.looking != nil {
+		close(s.looking)
+		s.looking = nil
+	}
 	if s.dead.Load() {
 		return true // it stays busy
 	}

@@ -48,7 +48,7 @@ func (s *Server) begin(x *exchange) error {
 	}
 	id := newID()
 	u := &session{id: id, key: sessionKey(id, x.req.Repo, x.ctx.Subject), owner: owner(x.ctx), in: in, told: true}
-	if err := s.sessions.add(u, nil, false); err != nil {
+	if err := s.sessions.add(u, holding{}); err != nil {
 		return err
 	}
 	opts := []scheme.IngestOption{scheme.WithIngestAlgorithm(x.req.DigestAlgorithm), scheme.WithIngestOwner(owner(x.ctx))}
@@ -160,7 +160,10 @@ func (s *Server) withSession(x *exchange, fn func(u *session, offset int64) erro
 	if err != nil {
 		return err
 	}
-	u.received = st.Offset
+	if u.received = st.Offset; u.received != u.left {
+		u.told = false
+	}
+	u.later = u.later || offset > 0
 	free := sync.OnceFunc(func() { s.release(x, u) })
 	defer free() // also in a panic
 	err = fn(u, offset)
@@ -184,7 +187,8 @@ func (s *Server) withSession(x *exchange, fn func(u *session, offset int64) erro
 // acquire takes the session s, of which only what identifies it is known, for this request, and says what it has received.
 // One that this process does not know is added, if there is one. With errBusy, st says what there is.
 func (s *Server) acquire(x *exchange, u *session) (held *session, st blob.Ingest, err error) {
-	held, err = s.sessions.acquire(u.key, x.interrupt)
+	h := holding{stop: x.interrupt, looks: x.req.Kind == ocihttp.UploadStatus, force: x.req.Kind == ocihttp.UploadCancel}
+	held, err = s.sessions.acquire(x.r.Context(), u.key, h)
 	if err != nil && !errors.Is(err, errBusy) {
 		return nil, st, err
 	}
@@ -201,7 +205,7 @@ func (s *Server) acquire(x *exchange, u *session) (held *session, st blob.Ingest
 	case held != nil:
 		return held, st, nil
 	}
-	if err := s.sessions.add(u, x.interrupt, x.req.Kind == ocihttp.UploadCancel); err != nil {
+	if err := s.sessions.add(u, h); err != nil {
 		return nil, st, err
 	}
 	return u, st, nil
@@ -209,6 +213,7 @@ func (s *Server) acquire(x *exchange, u *session) (held *session, st blob.Ingest
 
 // release gives a session back. One that was cancelled meanwhile is removed.
 func (s *Server) release(x *exchange, u *session) {
+	u.left = u.received
 	if s.sessions.release(u) {
 		s.discard(x, u)
 	}

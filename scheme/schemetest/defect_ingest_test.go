@@ -186,6 +186,23 @@ var ingestDefects = []defect{
 	{name: "any token will do", group: "IngestResume", rule: "one that the place does not know", make: opens(func(o *opener, key string, opts options) (scheme.Upload, error) {
 		return o.open(key, append(opts, scheme.WithIngestToken("")))
 	})},
+	{name: "algorithm ignored", group: "IngestOffer", rule: "WithIngestAlgorithm decides", make: opens(func(o *opener, key string, opts options) (scheme.Upload, error) {
+		return o.open(key, append(opts, scheme.WithIngestAlgorithm("")))
+	})},
+	{name: "algorithm forgotten", group: "IngestOffer", rule: "opening without it changes nothing", make: opens(func(o *opener, key string, opts options) (scheme.Upload, error) {
+		if scheme.Collect(opts).Algorithm == "" {
+			opts = append(opts, scheme.WithIngestAlgorithm(digest.SHA256))
+		}
+		return o.open(key, opts)
+	})},
+	{name: "reads from the beginning", group: "IngestOffer", rule: "at any offset", make: opens(func(o *opener, key string, opts options) (scheme.Upload, error) {
+		u, err := o.open(key, opts)
+		if err != nil {
+			return nil, err
+		}
+		return rereads{u}, nil
+	})},
+	{name: "finds repositories only", group: "IngestOffer", rule: "none yet included", make: func(m *mem.Mem) scheme.API { return findsRepos{m} }},
 	{name: "Abort only closes", group: "IngestManage", rule: "remove the ingest with what was written", make: uploads(func(u *upload) {
 		u.abort = func(context.Context) error { return u.Upload.Close() }
 	})},
@@ -223,4 +240,26 @@ var ingestDefects = []defect{
 	{name: "expire removes nothing", group: "IngestManage", rule: "IngestExpire removes", make: manages(func(m *manager) {
 		m.expire = func(context.Context, ref.Ref, time.Duration) ([]blob.Ingest, error) { return nil, nil }
 	})},
+}
+
+// rereads does not look at the offset.
+type rereads struct{ scheme.Upload }
+
+func (u rereads) ReadAt(p []byte, off int64) (int, error) {
+	return u.Upload.(scheme.Rereader).ReadAt(p, off/2)
+}
+
+func (u rereads) Truncate(ctx context.Context, size int64) error {
+	return u.Upload.(scheme.Truncater).Truncate(ctx, size)
+}
+
+// findsRepos finds ingests in repositories that exist.
+type findsRepos struct{ *mem.Mem }
+
+func (m findsRepos) IngestFind(ctx context.Context, r ref.Ref, fn func(string) error) error {
+	err := m.RepoList(ctx, r, "", fn)
+	if errors.Is(err, errs.ErrNotFound) {
+		return nil
+	}
+	return err
 }

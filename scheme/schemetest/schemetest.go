@@ -167,6 +167,7 @@ var groups = []struct {
 	{"Stat", statCases},
 	{"Label", labelCases},
 	{"Ingest", ingestCases},
+	{"IngestOffer", ingestOfferCases},
 	{"IngestLock", ingestLockCases},
 	{"IngestResume", ingestResumeCases},
 	{"IngestManage", ingestManageCases},

@@ -297,7 +297,7 @@ func TestTheCatalogOfSeveralPlaces(t *testing.T) {
 	at := func(root, repo string) ref.Ref { return ref.Ref{Scheme: mem.Scheme, Root: root, Repo: repo} }
 	c := startAt(t, counting{m, &listed}, at("main", ""),
 		WithPlace(Place{Name: "hub", Root: at("hub", "")}), WithPlace(Place{Name: "team", Root: at("hub", "org/team")}),
-		WithAuthorizer(hides("secret")), WithNamePattern(regexp.MustCompile(`[^0-9]+|hub/n[0-9]+`)))
+		WithAuthorizer(hides("secret")), WithNamePattern(regexp.MustCompile(`[^0-9]+|hub/[nz][0-9]+`)))
 	put := func(r ref.Ref) {
 		if _, err := m.BlobPut(t.Context(), r, types.Descriptor{}, strings.NewReader("x")); err != nil {
 			t.Fatal(err)
@@ -344,8 +344,9 @@ func TestTheCatalogOfSeveralPlaces(t *testing.T) {
 	}
 	for i := range 1000 {
 		put(at("hub", fmt.Sprintf("n%04d", i)))
+		put(at("hub", fmt.Sprintf("z%04d", i)))
 	}
-	for query, most := range map[string]int{"?n=2&last=hub/n0500": 20, "?last=team": 20, "?n=1&last=hub/org/t": 20} {
+	for query, most := range map[string]int{"?n=2&last=hub/n0500": 20, "?last=team": 20, "?n=1&last=hub/org/t": 20, "?n=5&last=hub/org/t": 30} {
 		listed = 0
 		if list(query); listed > most {
 			t.Errorf("%s: %d names are listed for it", query, listed)

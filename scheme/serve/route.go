@@ -139,7 +139,7 @@ func (s *Server) serve(x *exchange) error {
 // parse reads the request behind the prefix of all paths.
 func (s *Server) parse(r *http.Request) (*ocihttp.Request, error) {
 	if s.prefix == "" {
-		return ocihttp.Parse(r.Method, r.URL)
+		return s.known(r.Method, r.URL)
 	}
 	u := *r.URL
 	path, ok := strings.CutPrefix(u.EscapedPath(), s.prefix)
@@ -148,7 +148,7 @@ func (s *Server) parse(r *http.Request) (*ocihttp.Request, error) {
 	}
 	u.RawPath = path
 	u.Path, _ = url.PathUnescape(path) // it was unescaped before: the rest can be
-	return ocihttp.Parse(r.Method, &u)
+	return s.known(r.Method, &u)
 }
 
 // resource is what of its repository a request is about.

@@ -1,8 +1,10 @@
 package serve
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 
@@ -61,6 +63,29 @@ func (s *Server) warn(x *exchange) {
 	for _, text := range s.warnings {
 		x.w.Header().Add("Warning", ocihttp.FormatWarning(text))
 	}
+}
+
+// known is ocihttp.Parse whose *ocihttp.MethodError allows nothing that is switched off.
+func (s *Server) known(method string, u *url.URL) (*ocihttp.Request, error) {
+	req, err := ocihttp.Parse(method, u)
+	if m := (*ocihttp.MethodError)(nil); errors.As(err, &m) {
+		m.Allow = slices.DeleteFunc(m.Allow, func(other string) bool {
+			req, err := ocihttp.Parse(other, u)
+			return err == nil && !s.does(req)
+		})
+	}
+	return req, err
+}
+
+// does reports whether a request is of a kind that is answered here.
+func (s *Server) does(req *ocihttp.Request) bool {
+	switch rt := routes[req.Kind]; {
+	case rt.writes() && s.readOnly:
+		return false
+	case rt.action == ActionDelete:
+		return s.deletes(req)
+	}
+	return req.Kind != ocihttp.Catalog || !s.noCatalog
 }
 
 // named reports whether a repository may have this name here.

@@ -88,6 +88,29 @@ func TestDeletedManifestsAreGoneEverywhere(t *testing.T) {
 	})
 }
 
+// TestAllowSaysWhatIsSwitchedOn: what is offered in place of a method that there is not would be answered.
+func TestAllowSaysWhatIsSwitchedOn(t *testing.T) {
+	for name, tc := range map[string]struct {
+		opts []Option
+		want header // by path
+	}{
+		"all": {nil, header{"manifests/v1": "GET, HEAD, PUT, DELETE", "blobs/" + sum("x"): "GET, HEAD, DELETE", "tags/list": "GET"}},
+		"no deletes": {[]Option{WithDeletes(Deletes{}), WithoutCatalog()}, header{
+			"manifests/v1": "GET, HEAD, PUT", "manifests/" + sum("x"): "GET, HEAD, PUT", "blobs/" + sum("x"): "GET, HEAD", "../_catalog": "",
+		}},
+		"tags only": {[]Option{WithDeletes(Deletes{Tags: true})}, header{"manifests/v1": "GET, HEAD, PUT, DELETE", "manifests/" + sum("x"): "GET, HEAD, PUT"}},
+		"read-only": {[]Option{WithReadOnly()}, header{"manifests/v1": "GET, HEAD", "blobs/" + sum("x"): "GET, HEAD", "blobs/uploads/": "", "../_catalog": "GET"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := start(t, mem.New(), tc.opts...)
+			for path, allow := range tc.want {
+				target := strings.Replace("/v2/a/"+path, "/a/../", "/", 1)
+				c.want(405, "UNSUPPORTED", "OPTIONS", target, nil, nil).has(t, header{"Allow": allow})
+			}
+		})
+	}
+}
+
 func TestNamesThatAreNarrowerHere(t *testing.T) {
 	m := mem.New()
 	start(t, m).push("other", "{}")

@@ -163,7 +163,7 @@ func TestATokenForAnotherScopeIsAskedForAgain(t *testing.T) {
 }
 
 func TestNoLogHasCredentials(t *testing.T) {
-	var log syncBuffer
+	var log, printed syncBuffer
 	d := &door{scoped: true}
 	d.login = func(r *http.Request) (Identity, error) {
 		user, pass, _ := r.BasicAuth()
@@ -181,7 +181,7 @@ func TestNoLogHasCredentials(t *testing.T) {
 		}
 		return rights("guest pull s")(c)
 	}
-	c := start(t, mem.New(), append(d.options(), WithLogger(log.everything()))...)
+	c := start(t, mem.New(), append(d.options(), WithLogger(log.everything()), WithInspector(AccessLog(log.everything())), WithInspector(Printer(&printed)))...)
 	c.srv.Config.ErrorLog = slog.NewLogLogger(log.everything().Handler(), slog.LevelError)
 	c.fill("r")
 	right, wrong := as("root")["Authorization"], "Basic "+base64.StdEncoding.EncodeToString([]byte("root:sesame"))
@@ -191,7 +191,9 @@ func TestNoLogHasCredentials(t *testing.T) {
 		headers = append(headers, as(user))
 		secrets = append(secrets, as(user)["Authorization"][6:])
 	}
+	session := c.open("root", "r")
 	for _, h := range headers {
+		c.do("PUT", "/v2/r/blobs/uploads/"+session+"?digest="+sum("nothing"), nil, h)
 		for _, r := range requests {
 			c.do(r.method, target(r.kind, "r", r.path), r.body, h.with(header{"Proxy-Authorization": "Basic sesame", "Cookie": "token=sesame"}))
 			query := "?"
@@ -209,12 +211,18 @@ func TestNoLogHasCredentials(t *testing.T) {
 			t.Errorf("nothing was logged with %s: this test tests nothing", want)
 		}
 	}
+	if !strings.Contains(printed.String(), hidden) {
+		t.Error("nothing was printed: this test tests nothing")
+	}
 	for _, secret := range secrets {
-		for line := range strings.Lines(text) {
+		for line := range strings.Lines(text + printed.String()) {
 			if strings.Contains(line, secret) {
 				t.Fatalf("%q is in the log: %s", secret, line)
 			}
 		}
+	}
+	if id, _, _ := strings.Cut(session, "."); strings.Contains(text, id) || !strings.Contains(text, id[:shownSession]) {
+		t.Errorf("who reads the log can go on with an upload, or nothing says which it was: %q", id)
 	}
 }
 

@@ -78,3 +78,12 @@ func shownResource(c Context) string {
 	}
 	return c.Resource[:shownSession] + "…"
 }
+
+// shownPath is the path of a request, as far as it may be logged.
+func (x *exchange) shownPath() string {
+	path := x.r.URL.Path
+	if x.ctx.Endpoint == EndpointUpload && x.ctx.Resource != "" {
+		path = strings.Replace(path, x.ctx.Resource, shownResource(x.ctx), 1)
+	}
+	return path
+}

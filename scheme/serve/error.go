@@ -43,7 +43,7 @@ func (s *Server) fail(x *exchange, err error) {
 	if status >= http.StatusInternalServerError && x.r.Context().Err() == nil {
 		level = slog.LevelError
 	}
-	s.log.Log(x.r.Context(), level, "request failed", "id", x.id, "method", x.r.Method, "path", x.r.URL.Path, "status", status, "error", err)
+	s.log.Log(x.r.Context(), level, "request failed", "id", x.id, "method", x.r.Method, "path", x.shownPath(), "status", status, "error", err)
 	x.err = err
 	if x.begun {
 		x.aborted = true

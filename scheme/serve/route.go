@@ -97,7 +97,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if v == http.ErrAbortHandler { // compared as net/http does
 			panic(v)
 		}
-		s.log.ErrorContext(r.Context(), "panic", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+		s.log.ErrorContext(r.Context(), "panic", "method", r.Method, "path", x.shownPath(), "panic", v, "stack", string(debug.Stack()))
 		s.fail(x, fmt.Errorf("panic: %v", v))
 	}()
 	if err := s.serve(x); err != nil {

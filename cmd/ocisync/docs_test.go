@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/ocisync/ocisync/internal/yamlfile"
 )
 
 // TestCLIReferenceIsUpToDate holds docs/cli.md to what the commands say about themselves. UPDATE=1 writes it anew.
@@ -130,4 +133,55 @@ func flagTable(b *bytes.Buffer, flags *pflag.FlagSet) {
 		fmt.Fprintf(b, "| `%s` | %s |\n", strings.ReplaceAll(name, "|", `\|`), escape(usage))
 	})
 	b.WriteString("\n")
+}
+
+// TestServerGuide: every example of serve.yaml is right, and every key that there is has its line in the reference.
+func TestServerGuide(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join("..", "..", "docs", "server.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, examples := string(raw), 0
+	for rest := page; ; examples++ {
+		_, after, found := strings.Cut(rest, "```yaml\n")
+		if !found {
+			break
+		}
+		block, after, _ := strings.Cut(after, "```")
+		if err := yamlfile.Decode("docs/server.md", []byte(block), newServeConfig()); err != nil {
+			t.Errorf("example %d: %v", examples+1, err)
+		}
+		rest = after
+	}
+	if examples == 0 {
+		t.Error("the guide has no example")
+	}
+	reference := map[string]bool{}
+	for line := range strings.Lines(page) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 || !strings.HasPrefix(line, "| `") {
+			continue
+		}
+		for _, key := range strings.Split(cells[1], ",") {
+			reference[strings.Trim(key, " `")] = true
+		}
+	}
+	inLine := map[string]bool{"auth.users": true, "places": true, "rules": true} // their keys are in one line
+	var walk func(t reflect.Type, prefix string) []string
+	walk = func(typ reflect.Type, prefix string) (keys []string) {
+		for f := range typ.Fields() {
+			key := prefix + f.Tag.Get("yaml")
+			if f.Type.Kind() == reflect.Struct && !inLine[key] {
+				keys = append(keys, walk(f.Type, key+".")...)
+				continue
+			}
+			keys = append(keys, key)
+		}
+		return keys
+	}
+	for _, key := range walk(reflect.TypeFor[serveConfig](), "") {
+		if !reference[key] {
+			t.Errorf("docs/server.md has no line for the key %s", key)
+		}
+	}
 }

@@ -66,10 +66,47 @@ func docPattern(lines []string) *regexp.Regexp {
 	return regexp.MustCompile(b.String())
 }
 
+// docServer is a server that a page starts with "ocisync serve … &" and stops with "kill %1". It listens on a port of
+// its own, which stands for the port of the page.
+type docServer struct {
+	process *serverProcess
+	port    string
+}
+
+const docPort = ":5000"
+
+// local is a line of the page as it is run.
+func (s *docServer) local(line string) string {
+	if s == nil {
+		return line
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(line, "localhost"+docPort, "localhost:"+s.port), "127.0.0.1"+docPort, "127.0.0.1:"+s.port)
+}
+
+// startDocServer runs a line "ocisync serve … &", and compares what it says with the page.
+func startDocServer(ts *testscript.TestScript, c docCommand) *docServer {
+	ts.Check(ts.Exec("sh", "-c", "printf '%s\\n' "+strings.TrimSuffix(strings.TrimPrefix(c.line, "ocisync serve "), " &")))
+	args := strings.Split(strings.TrimSuffix(ts.ReadFile("stdout"), "\n"), "\n")
+	p, err := startServer(ts.MkAbs("."), scriptEnv(ts), nowhere{}, args)
+	ts.Check(err)
+	ts.Defer(p.kill)
+	host, err := p.host()
+	ts.Check(err)
+	ts.Check(p.await(func(line string) bool { return strings.HasPrefix(line, "  try: ") }))
+	_, port, _ := strings.Cut(host, ":")
+	s := &docServer{process: p, port: port}
+	said := strings.Join(p.said[:min(len(c.output), len(p.said))], "\n") + "\n"
+	if want := docPattern(strings.Split(s.local(strings.Join(c.output, "\n")), "\n")); c.output != nil && !want.MatchString(said) {
+		ts.Fatalf("%s: it says\n%s\nwant\n%s", c.line, said, strings.Join(c.output, "\n"))
+	}
+	return s
+}
+
 // scriptRunDoc runs every command of a page, and fails where one does not do what the page says. Commands of the go
 // tool that build or install are not run; the package they name must exist.
 func scriptRunDoc(ts *testscript.TestScript, _ bool, args []string) {
 	n := 0
+	var server *docServer
 	for _, c := range docCommands(ts.ReadFile(args[0])) {
 		n++
 		line := strings.Replace(c.line, "go run ./cmd/ocisync", "ocisync", 1)
@@ -77,6 +114,19 @@ func scriptRunDoc(ts *testscript.TestScript, _ bool, args []string) {
 			words := strings.Fields(line)
 			checkGoCommand(ts, words[1], strings.TrimSuffix(words[len(words)-1], "@latest"))
 			continue
+		}
+		switch {
+		case strings.HasPrefix(line, "ocisync serve ") && strings.HasSuffix(line, " &"):
+			server = startDocServer(ts, c)
+			continue
+		case line == "kill %1":
+			server.process.end(ts, "INT", 0)
+			server = nil
+			continue
+		}
+		line = server.local(line)
+		for i := range c.output {
+			c.output[i] = server.local(c.output[i])
 		}
 		if err := ts.Exec("sh", "-c", "{ "+line+"\n} 2>&1; echo exit code $?"); err != nil {
 			ts.Fatalf("%s: %v", c.line, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/ocisync/ocisync/internal/yamlfile"
 	"github.com/ocisync/ocisync/scheme/serve"
 	"github.com/ocisync/ocisync/scheme/serve/access"
+	"github.com/ocisync/ocisync/types"
 )
 
 // serveConfig is everything that a server can be told, as it stands in serve.yaml: docs/server.md describes each key.
@@ -317,8 +318,8 @@ func (c limitConfig) Validate() error {
 	if c.Rate < 0 {
 		return yamlfile.At("rate", fmt.Errorf("%v is less than nothing", c.Rate), "")
 	}
-	if c.Manifest != nil && (*c.Manifest < 4<<20 || *c.Manifest > 1<<30) {
-		return yamlfile.At("manifest", errors.New("clients may rely on 4MiB"), "4MiB or more")
+	if c.Manifest != nil && (*c.Manifest < 4<<20 || *c.Manifest > types.MaxManifestSize) {
+		return yamlfile.At("manifest", fmt.Errorf("%s is less than clients may rely on, or more than is read", c.Manifest), "4MiB to 8MiB")
 	}
 	return nil
 }

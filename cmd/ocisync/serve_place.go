@@ -62,7 +62,7 @@ func parseNamedPlace(arg string) (served, error) {
 	switch {
 	case err != nil:
 		return served{}, err
-	case isShort(place, r): // few mean Docker Hub, and many forget the "./"
+	case r.Repo != "" && isShort(place, r): // few mean Docker Hub, and many forget the "./"
 		return served{}, usagef(fmt.Sprintf("%s for the directory, or %s for the repository", asPath(place), display(r)),
 			"%q would be a repository of %s", place, r.Root)
 	case r.Tag != "" || r.Digest != "":

@@ -54,7 +54,8 @@ type serverProcess struct {
 //	stopserver NAME [SIG [CODE]] sends INT, TERM or KILL, and waits for the exit code (INT, 0); stderr is in NAME.log then
 //	certificate NAME             writes a new certificate for 127.0.0.1, NAME.pem, and its key, NAME.key
 //	htpasswd FILE USER PASSWORD  adds a user to a file
-//	answers CODE [METHOD] URL [USER PW]  holds the status of a request, and puts headers and body into the file "answer"
+//	answers CODE [METHOD] URL [USER PW]  holds the status of a request, ~CODE the one that it has at last, and puts
+//	                             headers and body into the file "answer"
 //	servescert HOST NAME         waits until the server's certificate is that of certificate NAME
 func serveCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	all := &servers{by: map[*testscript.TestScript]map[string]*serverProcess{}}
@@ -84,15 +85,9 @@ func (s *servers) find(ts *testscript.TestScript, name string) *serverProcess {
 }
 
 func (s *servers) start(ts *testscript.TestScript, _ bool, args []string) {
-	var env []string
-	for _, v := range []string{"PATH", "HOME", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "REGISTRY_AUTH_FILE", "GORACE", "TMPDIR", "SECRET"} {
-		if value := ts.Getenv(v); value != "" {
-			env = append(env, v+"="+value)
-		}
-	}
 	log, err := os.Create(ts.MkAbs(args[0] + ".log"))
 	ts.Check(err)
-	p, err := startServer(ts.MkAbs("."), env, log, args[1:])
+	p, err := startServer(ts.MkAbs("."), scriptEnv(ts), log, args[1:])
 	ts.Check(err)
 	ts.Defer(p.kill)
 	s.mu.Lock()
@@ -104,6 +99,16 @@ func (s *servers) start(ts *testscript.TestScript, _ bool, args []string) {
 	host, err := p.host()
 	ts.Check(err)
 	ts.Setenv(args[0], host)
+}
+
+// scriptEnv is what of a script's environment a server gets.
+func scriptEnv(ts *testscript.TestScript) (env []string) {
+	for _, v := range []string{"PATH", "HOME", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "REGISTRY_AUTH_FILE", "GORACE", "TMPDIR", "SECRET"} {
+		if value := ts.Getenv(v); value != "" {
+			env = append(env, v+"="+value)
+		}
+	}
+	return env
 }
 
 // startServer runs this test binary as ocisync serve on a free port. What it says on stderr goes to log, too.
@@ -196,12 +201,12 @@ func (s *servers) stop(ts *testscript.TestScript, _ bool, args []string) {
 		want, err = strconv.Atoi(args[2])
 		ts.Check(err)
 	}
-	ts.Check(p.cmd.Process.Signal(signals[sig]))
-	s.wait(ts, p, sig, want)
+	p.end(ts, sig, want)
 }
 
-// wait waits for the end of a server. One that was killed has no exit code.
-func (s *servers) wait(ts *testscript.TestScript, p *serverProcess, sig string, want int) {
+// end sends a signal and holds the exit code. What was killed has none.
+func (p *serverProcess) end(ts *testscript.TestScript, sig string, want int) {
+	ts.Check(p.cmd.Process.Signal(signals[sig]))
 	select {
 	case <-p.done:
 	case <-time.After(scriptPatience):
@@ -242,14 +247,31 @@ func scriptHtpasswd(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func scriptAnswers(ts *testscript.TestScript, _ bool, args []string) {
-	method, rest := http.MethodGet, args[1:]
-	if !strings.Contains(rest[0], "://") {
-		method, rest = rest[0], rest[1:]
+	want, eventually := strings.CutPrefix(args[0], "~")
+	deadline := time.Now().Add(scriptPatience)
+	for {
+		got, answer := scriptAnswer(ts, args[1:])
+		switch {
+		case got == want:
+			ts.Check(os.WriteFile(ts.MkAbs("answer"), answer, 0o644))
+			return
+		case !eventually || time.Now().After(deadline):
+			ts.Fatalf("%v: %s, want %s\n%s", args[1:], got, want, answer)
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
-	req, err := http.NewRequest(method, rest[0], nil)
+}
+
+// scriptAnswer sends [METHOD] URL [USER PW], and returns the status, and the headers and the body.
+func scriptAnswer(ts *testscript.TestScript, args []string) (status string, answer []byte) {
+	method := http.MethodGet
+	if !strings.Contains(args[0], "://") {
+		method, args = args[0], args[1:]
+	}
+	req, err := http.NewRequest(method, args[0], nil)
 	ts.Check(err)
-	if len(rest) > 2 {
-		req.SetBasicAuth(rest[1], rest[2])
+	if len(args) > 2 {
+		req.SetBasicAuth(args[1], args[2])
 	}
 	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
 	res, err := (&http.Client{Transport: transport, Timeout: scriptPatience}).Do(req)
@@ -259,10 +281,7 @@ func scriptAnswers(ts *testscript.TestScript, _ bool, args []string) {
 	fmt.Fprintf(&b, "Protocol: %s\n\n", res.Proto)
 	_, err = b.ReadFrom(res.Body)
 	ts.Check(errors.Join(err, res.Body.Close()))
-	ts.Check(os.WriteFile(ts.MkAbs("answer"), b.Bytes(), 0o644))
-	if got := strconv.Itoa(res.StatusCode); got != args[0] {
-		ts.Fatalf("%s %s: %s, want %s\n%s", method, rest[0], got, args[0], &b)
-	}
+	return strconv.Itoa(res.StatusCode), b.Bytes()
 }
 
 func scriptServesCert(ts *testscript.TestScript, _ bool, args []string) {

@@ -18,7 +18,7 @@ import (
 // and the reset may overtake the answer. drainTime is how long that may take: who is slower may miss the answer.
 const (
 	maxDrain  = 4 << 20
-	drainTime = 10 * time.Second
+	drainTime = 5 * time.Second
 )
 
 // statusError is a failure with a status of its own.

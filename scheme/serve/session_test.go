@@ -547,3 +547,19 @@ func TestShutdownBreaksOffUploads(t *testing.T) {
 		}
 	})
 }
+
+// A place that is full says so, and the session goes on from what it was told of when there is room again.
+func TestUploadsWhenThePlaceIsFull(t *testing.T) {
+	c := start(t, mem.New(mem.WithLimit(10)))
+	other := c.session("b")
+	c.want(202, "", "PATCH", other, "xxxx", nil)
+	loc := c.want(202, "", "PATCH", c.session("a"), "0123", nil).Header.Get("Location")
+	for range 2 {
+		c.want(507, "", "PATCH", loc, "4567", nil)
+		c.want(507, "", "PATCH", loc, "4567", chunk(4, 7))
+		c.want(507, "", "PUT", loc+"?digest="+sum("01234567"), "4567", nil)
+	}
+	c.want(204, "", "DELETE", other, nil, nil)
+	c.want(201, "", "PUT", loc+"?digest="+sum("01234567"), "4567", chunk(4, 7))
+	c.stored("a", "01234567")
+}

@@ -332,26 +332,29 @@ func TestOneWriterAtATime(t *testing.T) {
 	c.stored("a", "abcdef")
 }
 
+// Whoever cancels a session that is written to does not wait, and its writer learns at once that it is over.
 func TestCancelStopsAWriter(t *testing.T) {
-	c := start(t, mem.New())
-	loc := c.session("a")
-	conn := c.raw("PATCH " + loc + " HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
-	defer conn.Close()
-	c.received(3)
-	c.want(204, "", "DELETE", loc, nil, nil)
-	c.want(404, "BLOB_UPLOAD_UNKNOWN", "GET", loc, nil, nil) // at once
-	c.want(404, "BLOB_UPLOAD_UNKNOWN", "DELETE", loc, nil, nil)
-	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != 404 {
-		t.Error("the writer of a cancelled session gets", res.StatusCode)
-	}
-	if n := c.spooled(); n != 0 {
-		t.Errorf("%d files are left", n)
-	}
+	everyPlace(t, func(t *testing.T, c *client) {
+		loc := c.session("a")
+		conn := c.raw("PATCH " + loc + " HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
+		defer conn.Close()
+		c.received(3)
+		c.want(204, "", "DELETE", loc, nil, nil).has(t, header{"Location": "", "Range": ""})
+		c.want(404, "BLOB_UPLOAD_UNKNOWN", "GET", loc, nil, nil)
+		c.want(404, "BLOB_UPLOAD_UNKNOWN", "DELETE", loc, nil, nil)
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if res.StatusCode != 404 {
+			t.Error("the writer of a cancelled session gets", res.StatusCode)
+		}
+		c.idle()
+		if n := c.spooled(); n != 0 {
+			t.Errorf("%d uploads are left", n)
+		}
+	})
 }
 
 // A client that died in the middle asks how far it came and goes on there; one that does not ask, and sends the same

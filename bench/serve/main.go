@@ -32,7 +32,6 @@ type config struct {
 	rounds  int
 	round   time.Duration
 	peers   string // a folder of binaries, "" to build them
-	ours    string // a binary of ocisync, "" for the handler alone
 	zot     string
 	nginx   string
 	profile string

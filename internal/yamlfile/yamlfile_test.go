@@ -17,18 +17,19 @@ import (
 )
 
 type sample struct {
-	Name    string            `yaml:"name"`
-	On      bool              `yaml:"on"`
-	Count   int64             `yaml:"count"`
-	Rate    float64           `yaml:"rate"`
-	Wait    time.Duration     `yaml:"wait"`
-	Nets    []netip.Prefix    `yaml:"nets"`
-	Inner   inner             `yaml:"inner"`
-	Maybe   *inner            `yaml:"maybe"`
-	Parts   []inner           `yaml:"parts"`
-	Labels  map[string]string `yaml:"labels"`
-	Short   short             `yaml:"short"`
-	private string            // no key of a file
+	Name   string            `yaml:"name"`
+	On     bool              `yaml:"on"`
+	Count  int64             `yaml:"count"`
+	Rate   float64           `yaml:"rate"`
+	Wait   time.Duration     `yaml:"wait"`
+	Nets   []netip.Prefix    `yaml:"nets"`
+	Inner  inner             `yaml:"inner"`
+	Maybe  *inner            `yaml:"maybe"`
+	Parts  []inner           `yaml:"parts"`
+	Labels map[string]string `yaml:"labels"`
+	Short  short             `yaml:"short"`
+	//lint:ignore U1000 it is no key of a file
+	private string
 }
 
 type inner struct {

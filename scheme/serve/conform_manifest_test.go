@@ -167,7 +167,8 @@ var sets = map[string]func(s *set){
 	},
 	"non-distributable-layers": func(s *set) {
 		s.image(func(m *v1.Manifest) {
-			for i, mediaType := range []string{v1.MediaTypeImageLayerNonDistributableGzip, v1.MediaTypeImageLayerNonDistributable} { //nolint:staticcheck // deprecated, and still about
+			//lint:ignore SA1019 deprecated, and still about
+			for i, mediaType := range []string{v1.MediaTypeImageLayerNonDistributableGzip, v1.MediaTypeImageLayerNonDistributable} {
 				d := digest.FromString(mediaType)
 				m.Layers = append(m.Layers, v1.Descriptor{MediaType: mediaType, Digest: d, Size: int64(12345 + i), URLs: []string{"https://store.example.com/" + d.Encoded()}})
 			}

@@ -106,9 +106,6 @@ func (w *wire) on(t *testing.T) *wire {
 	return &c
 }
 
-// hdr is header lines, in order and as often as they stand here: "Range: bytes=0-1".
-type hdr []string
-
 // reply is an answer that was read to its end.
 type reply struct {
 	asked string

@@ -21,10 +21,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: cutproxy cut|hold ADDR TARGET BYTES FILE")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1] == "hold", os.Args[2], os.Args[3], os.Args[4], os.Args[5]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, run(os.Args[1] == "hold", os.Args[2], os.Args[3], os.Args[4], os.Args[5]))
+	os.Exit(1)
 }
 
 // proxy counts what clients send.
@@ -37,6 +35,7 @@ type proxy struct {
 	open map[net.Conn]bool
 }
 
+// run serves until something fails.
 func run(hold bool, addr, target, bytes, file string) error {
 	left, err := strconv.ParseInt(bytes, 10, 64)
 	if err != nil {

@@ -177,3 +177,25 @@ func TestAttackStrangeDocumentsThatAreLegal(t *testing.T) {
 		}
 	})
 }
+
+// A fallback tag of an older client says who refers to a manifest. What it lists counts only if it is so.
+func TestAttackReferrersThatAreNone(t *testing.T) {
+	each(t, func(t *testing.T, w *wire) {
+		s := newSet()
+		subject := bare(s.image(nil, "v1"))
+		real := bare(s.image(s.artifact(artifact1, &subject)))
+		other := bare(s.image(s.artifact(artifact2, nil)))
+		absent := v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromString("absent"), Size: 6}
+		forged := real
+		forged.ArtifactType, forged.Annotations = artifact2, map[string]string{"forged": "yes"}
+		s.index(func(x *v1.Index) { x.Manifests = []v1.Descriptor{other, forged, subject} }, strings.Replace(subject.Digest.String(), ":", "-", 1))
+		w.pushBlobs(repo1, s)
+		for _, m := range s.manifests {
+			w.putManifest(repo1, s, m)
+		}
+		w.sameReferrers(repo1, subject.Digest, "", []v1.Descriptor{s.manifests[1].Descriptor})
+		w.sameReferrers(repo1, subject.Digest, artifact2, nil)
+		w.sameReferrers(repo1, absent.Digest, "", nil)
+		w.sameReferrers(repo1, other.Digest, "", nil)
+	})
+}

@@ -265,3 +265,28 @@ func (w *wire) referrerPages(target, filter string, n int, want []string) {
 		w.t.Errorf("%s: %v, want %v", target, got, want)
 	}
 }
+
+// Thousands of tags are put a few hundred at a time, and listed whole and in pages of any length.
+func TestConformManyTags(t *testing.T) {
+	var all []string
+	for i := range 2000 {
+		all = append(all, fmt.Sprintf("t%05d", i*7%2000))
+	}
+	each(t, func(t *testing.T, w *wire) {
+		s := newSet()
+		s.image(nil)
+		w.pushBlobs(repo1, s)
+		m := s.manifests[0]
+		for some := range slices.Chunk(all, 400) {
+			a := w.want("201", "PUT", "/v2/"+repo1+"/manifests/"+m.Digest.String()+"?tag="+strings.Join(some, "&tag="), m.raw, "Content-Type: "+m.MediaType)
+			if got := len(ocihttp.List(a.res.Header.Values("OCI-Tag"))); got != len(some) {
+				t.Fatalf("%d tags of %d accepted", got, len(some))
+			}
+		}
+		sorted := slices.Sorted(slices.Values(all))
+		w.tags(repo1, "", sorted...)
+		w.pages("/v2/"+repo1+"/tags/list?n=333", sorted, 333)
+		w.want("202", "DELETE", "/v2/"+repo1+"/manifests/"+m.Digest.String(), nil)
+		w.tags(repo1, "")
+	})
+}

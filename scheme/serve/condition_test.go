@@ -1,7 +1,9 @@
 package serve
 
 import (
+	"context"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -9,11 +11,24 @@ import (
 
 	"github.com/ocisync/ocisync/scheme/mem"
 	"github.com/ocisync/ocisync/scheme/ocidir"
+	"github.com/ocisync/ocisync/scheme/reg"
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-// overPlaces runs a test over what keeps images in memory, and in directories.
+// overPlaces runs a test over what keeps images in memory, and in directories, and over another server of ours with the same
+// options.
 func overPlaces(t *testing.T, test func(t *testing.T, c *client), opts ...Option) {
+	overStores(t, test, opts...)
+	t.Run("reg", func(t *testing.T) {
+		inner := start(t, mem.New(), opts...)
+		api := reg.New(reg.WithCredentials(func(context.Context, string) (reg.Credential, error) { return reg.Credential{}, nil }))
+		t.Cleanup(func() { api.Close() })
+		test(t, startAt(t, api, ref.Ref{Scheme: ref.SchemeReg, Root: strings.TrimPrefix(inner.srv.URL, "http://")}, opts...))
+	})
+}
+
+// overStores is overPlaces for what only a place itself can tell.
+func overStores(t *testing.T, test func(t *testing.T, c *client), opts ...Option) {
 	t.Run("mem", func(t *testing.T) { test(t, start(t, mem.New(), opts...)) })
 	t.Run("ocidir", func(t *testing.T) {
 		o := ocidir.New(ocidir.WithDurability(ocidir.None))

@@ -155,9 +155,9 @@ func TestLimitsOfManifests(t *testing.T) {
 	c.want(414, "UNSUPPORTED", "PUT", target+"&tag=k", image(""), header{"Content-Type": typeImage})
 }
 
-// TestSizesThatLie: over every place, of blobs and of manifests, with the digest in question named.
+// TestSizesThatLie: over every place that stores, of blobs and of manifests, with the digest in question named.
 func TestSizesThatLie(t *testing.T) {
-	overPlaces(t, func(t *testing.T, c *client) {
+	overStores(t, func(t *testing.T, c *client) {
 		doc := c.putImage("a", "v1", "")
 		child := `{"mediaType":"` + typeImage + `","digest":"` + sum(doc) + `","size":` + fmt.Sprint(len(doc)+1) + `}`
 		for digest, m := range map[string]struct{ contentType, doc string }{

@@ -101,7 +101,8 @@ func WithSparse() ManifestPutOption {
 }
 
 // WithSparseImages is WithSparse for images, too: config and layers may be missing. Nothing tells such an image from one
-// that lost them: who copies or checks it finds them missing. It is for registries that must take whatever clients push.
+// that lost them: who checks it finds them missing, and a copy to where it is takes it for complete, unless it is told to
+// verify. It is for registries that must take whatever clients push.
 func WithSparseImages() ManifestPutOption {
 	return func(o *ManifestPutOptions) { o.Sparse, o.SparseImages = true, true }
 }

@@ -77,8 +77,8 @@ func WithSparse() Option {
 	return func(c *config) { c.putOptions = append(c.putOptions, scheme.WithSparse()) }
 }
 
-// WithSparseImages is WithSparse, and accepts images whose config or layers the repository lacks, too (see
-// scheme.WithSparseImages).
+// WithSparseImages is WithSparse, and accepts images whose config or layers the repository lacks, too. What they lack is
+// told from what was lost by nobody (see scheme.WithSparseImages): leave it off where images are kept for long.
 func WithSparseImages() Option {
 	return func(c *config) { c.putOptions = append(c.putOptions, scheme.WithSparseImages()) }
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"hash"
 	"log/slog"
 	"net/http"
 	"runtime"
@@ -54,7 +55,7 @@ func refusal(text string) error {
 // bounded (see gate), and does not tell whether there is such a user.
 type Basic struct {
 	challenge []serve.Challenge
-	key       [32]byte // of the digests of passwords; nobody knows it
+	macs      sync.Pool // of hash.Hash: HMACs under one key, which nobody knows
 	static    map[string]*account
 	groups    map[string][]string // by user, of the configuration
 	log       *slog.Logger
@@ -85,9 +86,11 @@ func NewBasic(c BasicConfig) (*Basic, error) {
 	if err := b.setChallenge(c.Realm, c.Service); err != nil {
 		return nil, err
 	}
-	if _, err := rand.Read(b.key[:]); err != nil {
+	key := make([]byte, sha256.Size)
+	if _, err := rand.Read(key); err != nil {
 		return nil, err
 	}
+	b.macs.New = func() any { return hmac.New(sha256.New, key) }
 	for g, members := range c.Groups {
 		if err := validName(g); err != nil {
 			return nil, fmt.Errorf("groups: %w", err)
@@ -209,7 +212,9 @@ func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsContro
 
 // mac is a digest that is worth nothing without the key. A name has no colon.
 func (b *Basic) mac(name, password string) (m mac) {
-	h := hmac.New(sha256.New, b.key[:])
+	h := b.macs.Get().(hash.Hash)
+	defer b.macs.Put(h)
+	h.Reset()
 	h.Write([]byte(name + ":" + password))
 	h.Sum(m[:0])
 	return m

@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func hash(t testing.TB, password string, cost int) string {
+func bcrypted(t testing.TB, password string, cost int) string {
 	t.Helper()
 	h, err := bcrypt.GenerateFromPassword([]byte(password), cost)
 	if err != nil {
@@ -85,8 +85,8 @@ func TestUsersProveThemselvesByTheirPasswords(t *testing.T) {
 			{Name: "plain", Password: "a:b: c", Groups: []string{"one"}},
 			{Name: "long", Password: strings.Repeat("x", maxPlain)},
 			{Name: "jörg", Password: "pässwörd"},
-			{Name: "hashed", Hash: hash(t, "a:b", bcrypt.MinCost)},
-			{Name: "full", Hash: hash(t, strings.Repeat("y", 72), bcrypt.MinCost)},
+			{Name: "hashed", Hash: bcrypted(t, "a:b", bcrypt.MinCost)},
+			{Name: "full", Hash: bcrypted(t, strings.Repeat("y", 72), bcrypt.MinCost)},
 			// As other programs make them: Apache's htpasswd, and a vector of crypt_blowfish.
 			{Name: "apache", Hash: "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC"},
 			{Name: "blowfish-a", Hash: "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"},
@@ -134,7 +134,7 @@ func TestUsersProveThemselvesByTheirPasswords(t *testing.T) {
 func TestPasswordsThatBcryptTakesForAnother(t *testing.T) {
 	full := strings.Repeat("y", 72)
 	b := mustBasic(t, BasicConfig{Users: []User{
-		{Name: "full", Hash: hash(t, full, bcrypt.MinCost)}, {Name: "short", Hash: hash(t, "ab", bcrypt.MinCost)},
+		{Name: "full", Hash: bcrypted(t, full, bcrypt.MinCost)}, {Name: "short", Hash: bcrypted(t, "ab", bcrypt.MinCost)},
 	}})
 	if bcrypt.CompareHashAndPassword([]byte(b.static["short"].hash), []byte("ab\x00ab")) != nil {
 		t.Fatal("bcrypt does not repeat passwords: this test tests nothing")
@@ -187,6 +187,34 @@ func TestHugeCredentialsAreNotLookedAt(t *testing.T) {
 	}
 }
 
+// FuzzCredentials holds that what net/http's clients send is read as they meant it, and that what cannot be meant so is
+// refused as somebody's mistake and never as the server's.
+func FuzzCredentials(f *testing.F) {
+	for _, s := range []string{"", "Basic Og==", "Basic YTpi", "basic  YTpi ", "Bearer x", "Basic", "Basic YTpi=", "Basic \x00"} {
+		f.Add(s, "user", "pass:word")
+	}
+	f.Fuzz(func(t *testing.T, header, user, pass string) {
+		name, password, err := credentials([]string{header})
+		if err != nil && (!errors.Is(err, errs.ErrUnauthorized) || name+password != "") {
+			t.Errorf("%q: %q %q %v", header, name, password, err)
+		}
+		if err == nil && (hasControl(name) || hasControl(password) || strings.Contains(name, ":")) {
+			t.Errorf("%q is %q with %q", header, name, password)
+		}
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.SetBasicAuth(user, pass)
+		name, password, err = credentials(r.Header["Authorization"])
+		wantName, wantPassword, _ := strings.Cut(user+":"+pass, ":")
+		if len(user)+len(pass) > maxPlain {
+			return
+		}
+		good := !hasControl(wantName) && !hasControl(wantPassword)
+		if good != (err == nil) || good && (name != wantName || password != wantPassword) {
+			t.Errorf("%q with %q are read as %q with %q, %v", user, pass, name, password, err)
+		}
+	})
+}
+
 func TestChallenge(t *testing.T) {
 	for _, c := range []struct{ realm, service, want string }{
 		{"", "", `Basic realm="registry"`},
@@ -205,7 +233,7 @@ func TestChallenge(t *testing.T) {
 }
 
 func TestUsersThatCannotBeAreRefused(t *testing.T) {
-	good := hash(t, "secret", bcrypt.MinCost)
+	good := bcrypted(t, "secret", bcrypt.MinCost)
 	for _, users := range [][]User{
 		{{Password: "secret"}},
 		{{Name: "a:b", Password: "secret"}},
@@ -243,7 +271,7 @@ func TestUsersThatCannotBeAreRefused(t *testing.T) {
 }
 
 func TestBcryptIsComputedOnceForEachUser(t *testing.T) {
-	b := mustBasic(t, BasicConfig{Users: []User{{Name: "a", Hash: hash(t, "right", bcrypt.MinCost)}}})
+	b := mustBasic(t, BasicConfig{Users: []User{{Name: "a", Hash: bcrypted(t, "right", bcrypt.MinCost)}}})
 	var c counter
 	c.count(b)
 	for i := range 10 {
@@ -272,7 +300,7 @@ func TestBcryptIsComputedOnceForEachUser(t *testing.T) {
 
 func TestEveryGuessCostsTheSame(t *testing.T) {
 	b := mustBasic(t, BasicConfig{Users: []User{
-		{Name: "cheap", Hash: hash(t, "right", 4)}, {Name: "middle", Hash: hash(t, "right", 6)}, {Name: "dear", Hash: hash(t, "right", 7)},
+		{Name: "cheap", Hash: bcrypted(t, "right", 4)}, {Name: "middle", Hash: bcrypted(t, "right", 6)}, {Name: "dear", Hash: bcrypted(t, "right", 7)},
 		{Name: "plain", Password: "right"},
 	}})
 	var c counter
@@ -316,7 +344,7 @@ func blocked(b *Basic) (started, proceed chan struct{}) {
 }
 
 func TestGuessesAreComparedFewAtOnceAndWaitNoLongerThanTheirRequests(t *testing.T) {
-	users := []User{{Name: "a", Hash: hash(t, "right", bcrypt.MinCost)}, {Name: "known", Hash: hash(t, "right", bcrypt.MinCost)}}
+	users := []User{{Name: "a", Hash: bcrypted(t, "right", bcrypt.MinCost)}, {Name: "known", Hash: bcrypted(t, "right", bcrypt.MinCost)}}
 	synctest.Test(t, func(t *testing.T) {
 		b := mustBasic(t, BasicConfig{Users: users})
 		b.gate = newGate(2, 3)
@@ -380,7 +408,7 @@ func TestGuessesAreComparedFewAtOnceAndWaitNoLongerThanTheirRequests(t *testing.
 
 // TestManyRequestsAtOnceProveThePasswordOnce: a client that begins with ten layers at once does not wait ten times.
 func TestManyRequestsAtOnceProveThePasswordOnce(t *testing.T) {
-	users := []User{{Name: "a", Hash: hash(t, "right", bcrypt.MinCost)}}
+	users := []User{{Name: "a", Hash: bcrypted(t, "right", bcrypt.MinCost)}}
 	synctest.Test(t, func(t *testing.T) {
 		b := mustBasic(t, BasicConfig{Users: users})
 		b.gate = newGate(1, 20)
@@ -406,7 +434,7 @@ func TestManyRequestsAtOnceProveThePasswordOnce(t *testing.T) {
 }
 
 func BenchmarkKnownUser(b *testing.B) {
-	basic := mustBasic(b, BasicConfig{Users: []User{{Name: "robot", Hash: hash(b, "correct horse", bcrypt.MinCost)}}})
+	basic := mustBasic(b, BasicConfig{Users: []User{{Name: "robot", Hash: bcrypted(b, "correct horse", bcrypt.MinCost)}}})
 	r := httptest.NewRequest(http.MethodGet, "/v2/", nil)
 	r.SetBasicAuth("robot", "correct horse")
 	b.ReportAllocs()

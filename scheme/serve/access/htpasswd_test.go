@@ -67,7 +67,7 @@ func (w *watched) can(want bool, all ...string) {
 
 func TestAnHtpasswdFileIsReadAgainWhenItChanges(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "htpasswd")
-	one, two := hash(t, "one", bcrypt.MinCost), hash(t, "two", bcrypt.MinCost)
+	one, two := bcrypted(t, "one", bcrypt.MinCost), bcrypted(t, "two", bcrypt.MinCost)
 	write(t, path, "\ufeff# users", "", "a:"+one+"\r", "  b:"+one, "")
 	w := watch(t, BasicConfig{Files: []string{path}, Groups: map[string][]string{"g": {"a", "c"}}, Users: []User{{Name: "static", Password: "x"}}})
 	var c counter
@@ -116,7 +116,7 @@ func TestAnHtpasswdFileIsReadAgainWhenItChanges(t *testing.T) {
 // is read again.
 func TestAChangeInTheSameInstantIsSeen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "htpasswd")
-	one, two := hash(t, "one", bcrypt.MinCost), hash(t, "two", bcrypt.MinCost)
+	one, two := bcrypted(t, "one", bcrypt.MinCost), bcrypted(t, "two", bcrypt.MinCost)
 	now := time.Now()
 	write(t, path, "a:"+one)
 	w := watch(t, BasicConfig{Files: []string{path}})
@@ -140,7 +140,7 @@ func TestAChangeInTheSameInstantIsSeen(t *testing.T) {
 
 func TestABrokenHtpasswdFileChangesNothingAndIsReportedOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "htpasswd")
-	good := "a:" + hash(t, "one", bcrypt.MinCost)
+	good := "a:" + bcrypted(t, "one", bcrypt.MinCost)
 	write(t, path, good)
 	w := watch(t, BasicConfig{Files: []string{path}})
 	reported := func(want string) {
@@ -155,7 +155,7 @@ func TestABrokenHtpasswdFileChangesNothingAndIsReportedOnce(t *testing.T) {
 		}
 		w.log.Reset()
 	}
-	write(t, path, good, "b:"+hash(t, "one", bcrypt.MinCost), "c")
+	write(t, path, good, "b:"+bcrypted(t, "one", bcrypt.MinCost), "c")
 	reported("htpasswd:3: ")
 	write(t, path, "b:$apr1$lZL6V/ci$eIMz/iKDkbtys/uU7LEK00")
 	reported("htpasswd:1: ")
@@ -181,7 +181,7 @@ func TestABrokenHtpasswdFileChangesNothingAndIsReportedOnce(t *testing.T) {
 func TestAUserIsInOnePlace(t *testing.T) {
 	dir := t.TempDir()
 	first, second := filepath.Join(dir, "1"), filepath.Join(dir, "2")
-	a, b := "a:"+hash(t, "one", bcrypt.MinCost), "b:"+hash(t, "one", bcrypt.MinCost)
+	a, b := "a:"+bcrypted(t, "one", bcrypt.MinCost), "b:"+bcrypted(t, "one", bcrypt.MinCost)
 	write(t, first, a)
 	write(t, second, a)
 	for _, c := range []BasicConfig{
@@ -205,7 +205,7 @@ func TestAUserIsInOnePlace(t *testing.T) {
 }
 
 func TestHtpasswdErrorsNameTheLineAndNoSecret(t *testing.T) {
-	good := hash(t, "one", bcrypt.MinCost)
+	good := bcrypted(t, "one", bcrypt.MinCost)
 	for _, c := range []struct{ line, want string }{
 		{"secret", "NAME:HASH"},
 		{":" + good, "name is empty"},
@@ -242,7 +242,7 @@ func TestHtpasswdErrorsNameTheLineAndNoSecret(t *testing.T) {
 func TestManyRequestsWhileAFileChanges(t *testing.T) {
 	dir := t.TempDir()
 	still, path := filepath.Join(dir, "still"), filepath.Join(dir, "htpasswd")
-	one, two := hash(t, "one", bcrypt.MinCost), hash(t, "two", bcrypt.MinCost)
+	one, two := bcrypted(t, "one", bcrypt.MinCost), bcrypted(t, "two", bcrypt.MinCost)
 	replace := func(b string) {
 		write(t, path+".new", "a:"+one, "b:"+b)
 		if err := os.Rename(path+".new", path); err != nil {

@@ -111,7 +111,7 @@ func (a *app) serveUntilStopped(ctx context.Context, c *serveConfig, server *htt
 	select {
 	case <-ctx.Done():
 		if !a.quiet {
-			a.console.note("interrupted: no new requests; waiting up to %s for those that are running; again to stop at once", shortDuration(c.Grace))
+			a.console.note("stopping: no new requests; waiting up to %s for those that are running; again to stop at once", shortDuration(c.Grace))
 		}
 	case err := <-server.done:
 		server.done <- err // stop reports it

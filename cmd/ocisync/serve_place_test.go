@@ -1,12 +1,16 @@
 package main
 
 import (
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/ocisync/ocisync/internal/yamlfile"
+	"github.com/ocisync/ocisync/scheme/mem"
+	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
 
@@ -131,6 +135,33 @@ func TestWhoMayReachTheServerIsWarnedOf(t *testing.T) {
 	}
 }
 
+// TestDirectoriesThatMayNotBeUsed: what serve says of permissions, as what root may do is not restricted.
+func TestDirectoriesThatMayNotBeUsed(t *testing.T) {
+	p, err := parseServedPlace(filepath.ToSlash(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	readOnly := p
+	readOnly.ReadOnly = true
+	place := &pinged{API: mem.New()} // its Ping says that nothing can be written
+	conf := newServeConfig()
+	err = openServed(t.Context(), place, []served{p}, conf)
+	if exitCode(err) != exitNotAllowed || !strings.Contains(hintFor(err), "--read-only") {
+		t.Errorf("a directory that cannot be written: %v, try %q", err, hintFor(err))
+	}
+	if err := openServed(t.Context(), place, []served{readOnly}, conf); err != nil {
+		t.Errorf("one that is only read: %v", err)
+	}
+	conf.ReadOnly = true
+	if err := openServed(t.Context(), place, []served{p}, conf); err != nil {
+		t.Errorf("a server that only reads: %v", err)
+	}
+	place.answer(&errs.Error{Op: "ping", Ref: p.Root.String(), Err: errs.ErrDenied})
+	if err := openServed(t.Context(), place, []served{p}, conf); exitCode(err) != exitNotAllowed {
+		t.Errorf("a directory that cannot be read: %v", err)
+	}
+}
+
 // TestByteSizes: what is printed is read again, and what is no size is refused.
 func TestByteSizes(t *testing.T) {
 	for text, want := range map[string]byteSize{"0": 0, "4096": 4096, "4MiB": 4 << 20, "1.5GiB": 3 << 29, "20 GB": 20e9, "1kB": 1000, "7B": 7, "2TiB": 2 << 40} {
@@ -149,4 +180,31 @@ func TestByteSizes(t *testing.T) {
 			t.Errorf("%q is %d", text, b)
 		}
 	}
+}
+
+// FuzzServeConfig: no file of a server does harm, and what is taken makes options.
+func FuzzServeConfig(f *testing.F) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "server.md"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(page), "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	f.Add(example)
+	for _, s := range []string{"places: [a=./b, {place: mem://}]", "limits: {rate: 0.5, burst: 3, memory: 1kB}", "names: '['", "rules: [{networks: [10.0.0.1]}]", "auth: {users: [{name: a, hash: b}]}", "warnings: [\"\\\"\"]"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		c := newServeConfig()
+		if err := yamlfile.Decode("f", []byte(s), c); err != nil {
+			if exitCode(err) != exitUsage {
+				t.Fatalf("exit code %d: %v", exitCode(err), err)
+			}
+			return
+		}
+		c.Auth = authConfig{} // users are files, and secrets of the environment
+		if _, err := c.options(slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatalf("what was taken cannot be used: %v", err)
+		}
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -128,7 +129,7 @@ func TestStopFinishesWhatRuns(t *testing.T) {
 		if err := p.cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
-		p.says(t, "interrupted: no new requests; waiting up to 30s")
+		p.says(t, "stopping: no new requests; waiting up to 30s")
 		awaitRefused(t, host)
 		if _, err := push.body.Write(blob[len(blob)/2:]); err != nil {
 			t.Fatal(err)
@@ -177,12 +178,48 @@ func TestTheSecondSignalEndsAtOnce(t *testing.T) {
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	p.says(t, "interrupted: ")
+	p.says(t, "stopping: ")
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
 	p.exits(t, 130)
 	push.abandon(t)
+}
+
+// TestPushAgainAfterTheServerWasKilled: what a server that was killed in the middle of a push has left disturbs
+// nobody: the push is done again, and the directory is whole.
+func TestPushAgainAfterTheServerWasKilled(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "mirror")
+	_, source, err := startTestRegistry(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	ocisync := func(args ...string) {
+		t.Helper()
+		cmd, out := command(t, args...)
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	for range 3 {
+		p, host := serveProcess(t, "--create", dir)
+		push := startPush(t, host, bigBlob())
+		if err := p.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-p.done
+		push.abandon(t)
+		p, host = serveProcess(t, dir)
+		ocisync("copy", "--all-tags", source.Listener.Addr().String()+"/demo/hello", host+"/app")
+		ocisync("ls", host+"/app")
+		if err := p.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-p.done
+		ocisync("verify", "--deep", dir)
+		checkLayout(t, filepath.Join(dir, "app"))
+	}
 }
 
 // TestUploadsGoOnAfterTheServerWasStoppedOrKilled: a chunk that was acknowledged is there when the server has been

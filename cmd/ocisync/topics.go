@@ -24,6 +24,8 @@ at the end says that everything before it is the path: ./a:b/ is the directory "
 tag 1. Without that slash, a directory that exists under exactly the name that was given is meant, not
 a tag; if both readings exist, the name is refused as ambiguous. Nothing in a path is an escape.
 
+Memory: mem://NAME, for serve alone.
+
 SCHEME://PATH[:TAG][@DIGEST] is the strict form that does not depend on what exists: ocidir://m:1. There,
 and only there, %3A, %40 and %25 stand for the characters : @ and % in a path.
 
@@ -42,6 +44,8 @@ const topicExitCodes = `Every command ends with one of these codes:
        something missing or damaged
    10  differences: copy --dry-run --exit-code found something to copy
   130  interrupted (SIGINT); 143 for SIGTERM
+
+serve that is interrupted ends with 0, and with 1 if requests had to be cut after --grace.
 
 The first interrupt stops the work and keeps every blob that was transferred whole; the same command
 moves the rest. The second ends the program at once. Neither leaves anything half-written that a reader
@@ -118,6 +122,13 @@ gc --output json prints one object:
               just put or found), young (younger than --grace), vanished (descriptors of images kept
               although another tool dropped them from index.json), freed, leftovers (files of interrupted
               writers that went), clockMoved (ages were unknown, as somebody set the clock), error
+
+serve --output json prints one object as soon as the server can be used: url, host (HOST:PORT, with the port
+that it got), places. With --progress json its log on stderr is JSON, too: time, level, msg, and for
+requests id, subject, remote, method, endpoint, repository, resource, status, received, sent,
+duration (ns), agent, error.
+
+config check --output json prints file, kind and places (how many there are).
 
 verify --progress json prints an object with time, event (checked), digest and size for every blob and
 manifest that was looked at.`

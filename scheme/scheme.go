@@ -89,8 +89,8 @@ type API interface {
 	// with a subject is listed as its referrer afterwards. When ManifestPut returns, the manifest, its tags and
 	// everything it reaches are durable.
 	//
-	// Errors: ErrManifestBlobUnknown with errs.Error.Missing, ErrManifestInvalid (as *manifest.SizeError for a wrong
-	// size), ErrSizeInvalid, ErrDigestMismatch, ErrConflict with WithTagAt, ErrNoSpace, ErrReadOnly.
+	// Errors: ErrManifestBlobUnknown with errs.Error.Missing, ErrManifestInvalid (a *manifest.SizeError for a wrong
+	// size, of a place that stores), ErrSizeInvalid, ErrDigestMismatch, ErrConflict with WithTagAt, ErrNoSpace, ErrReadOnly.
 	ManifestPut(ctx context.Context, r ref.Ref, m *manifest.Manifest, opts ...ManifestPutOption) (manifest.PutResult, error)
 
 	// ManifestDelete removes a manifest and every tag that points to it. r must have a digest: deleting by tag is

@@ -109,6 +109,17 @@ func TestDocumentsThatAreOdd(t *testing.T) {
 	}
 }
 
+func TestContentEncodings(t *testing.T) {
+	c := start(t, mem.New())
+	c.push("a", "{}")
+	for encoding, status := range map[string]int{"": 201, "identity": 201, "Identity": 201, "gzip": 415, "identity, gzip": 415, "x\"y": 415} {
+		a := c.want(status, "", "PUT", "/v2/a/manifests/v1", image(""), header{"Content-Type": typeImage, "Content-Encoding": encoding})
+		if status == 415 && ocihttp.ParseError(status, []byte(a.body)).Code != "UNSUPPORTED" {
+			t.Errorf("%s: %s", encoding, a.body)
+		}
+	}
+}
+
 func TestContentTypesThatAreNone(t *testing.T) {
 	c := start(t, mem.New())
 	c.push("a", "{}")

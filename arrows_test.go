@@ -40,6 +40,7 @@ var arrows = []arrow{
 
 	{"internal/ocihttp", []string{"types/..."}, []string{digestLib, imageSpec}},
 	{"internal/spell", nil, nil},
+	{"internal/memdir", nil, nil}, // for tests
 	{"internal/yamlfile", []string{"types/errs", "internal/spell"}, []string{yaml}},
 	{"internal/engine/...", []string{"scheme", "types/...", "internal/engine/..."}, []string{digestLib, imageSpec, xSync, xTime}},
 	{".", []string{"scheme", "scheme/reg", "scheme/ocidir", "types/...", "internal/engine/..."}, []string{digestLib, imageSpec, xSync}},

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ocisync/ocisync"
+	"github.com/ocisync/ocisync/internal/memdir"
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/mem"
 	"github.com/ocisync/ocisync/scheme/ocidir"
@@ -30,7 +31,7 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.Cleanup(memdir.After(memdir.Use()))) }
 
 // registry is a registry over memory that counts the requests it gets; those to /v2/ itself are outside of budgets.
 type registry struct {

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/ocisync/ocisync/internal/memdir"
 	"github.com/ocisync/ocisync/scheme/schemetest"
 	"github.com/ocisync/ocisync/types"
 	"github.com/ocisync/ocisync/types/ref"
@@ -43,8 +44,8 @@ func TestMountFromAnotherDiskForReal(t *testing.T) {
 
 // A blob that many layouts have, as the empty config, comes to the limit of links: ext4's is 65,000.
 func TestMountAtTheLinkLimitForReal(t *testing.T) {
-	if os.Getenv(diskEnv) == "" {
-		t.Skipf("NOT TESTED without %s=1: 65,000 links on a disk", diskEnv)
+	if os.Getenv(memdir.Env) == "" {
+		t.Skipf("NOT TESTED without %s=1: 65,000 links on a disk", memdir.Env)
 	}
 	data := []byte("{}")
 	o, dir := open(t), t.TempDir()

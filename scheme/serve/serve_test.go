@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -18,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
 
+	"github.com/ocisync/ocisync/internal/memdir"
 	"github.com/ocisync/ocisync/internal/ocihttp"
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/mem"
@@ -27,16 +27,7 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-func TestMain(m *testing.M) {
-	remove := moveToMemory()
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if err := remove(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = max(code, 1)
-		}
-		os.Exit(code)
-	}))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.Cleanup(memdir.After(memdir.Use()))) }
 
 var root = ref.Ref{Scheme: mem.Scheme, Root: "x"}
 

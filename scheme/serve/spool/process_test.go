@@ -23,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ocisync/ocisync/internal/ocihttp"
+	"github.com/ocisync/ocisync/internal/memdir"
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/mem"
 	"github.com/ocisync/ocisync/scheme/ocidir"
@@ -46,18 +47,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	remove := func() error { return nil }
-	if dir, err := os.MkdirTemp("/dev/shm", "spool-test-"); err == nil && os.Getenv("OCISYNC_DISK") == "" { // as ocidir's tests
-		remove = func() error { return os.RemoveAll(dir) }
-		os.Setenv("TMPDIR", dir)
-	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if err := remove(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = max(code, 1)
-		}
-		os.Exit(code)
-	}))
+	goleak.VerifyTestMain(m, goleak.Cleanup(memdir.After(memdir.Use())))
 }
 
 // serverMain serves until SIGTERM, and then ends in good order, without waiting for slow clients.

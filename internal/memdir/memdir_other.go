@@ -1,0 +1,7 @@
+//go:build !linux
+
+package memdir
+
+const shm = ""
+
+func room() bool { return false }

@@ -22,8 +22,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
 
-	"github.com/ocisync/ocisync/internal/ocihttp"
 	"github.com/ocisync/ocisync/internal/memdir"
+	"github.com/ocisync/ocisync/internal/ocihttp"
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/mem"
 	"github.com/ocisync/ocisync/scheme/ocidir"

@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -31,7 +33,17 @@ import (
 	"github.com/ocisync/ocisync/types/ref"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.Cleanup(memdir.After(memdir.Use()))) }
+func TestMain(m *testing.M) {
+	if os.Getenv(memdir.Env) == "" {
+		// Random operations take most of the time where there is HTTP between: 20 sequences, and not 100, unless
+		// -rapid.checks says otherwise or all is asked for.
+		if err := flag.Set("rapid.checks", "20"); err != nil {
+			panic(err)
+		}
+		fmt.Printf("20 sequences of random operations; %s=1 or -rapid.checks=100 for more\n", memdir.Env)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(memdir.After(memdir.Use())))
+}
 
 // registry is a registry over memory that counts the requests it gets; those to /v2/ itself are outside of budgets.
 type registry struct {

@@ -281,3 +281,31 @@ func TestAttackExpectations(t *testing.T) {
 		w.want("417", "GET", "/v2/", nil, "Expect: something else")
 	})
 }
+
+// Request lines of which HTTP has some use, and a registry none.
+func TestAttackOddRequestLines(t *testing.T) {
+	w := overMem(t)
+	for _, tc := range []struct {
+		status int
+		line   string
+	}{
+		{404, "GET * HTTP/1.1"}, {404, "CONNECT evil.example:80 HTTP/1.1"}, {405, "CONNECT /v2/ HTTP/1.1"}, {404, "GET http: HTTP/1.1"}, {404, "GET mailto:x HTTP/1.1"},
+		{404, "PRI * HTTP/2.0"}, {400, "GET v2/ HTTP/1.1"}, {400, "GET ?x HTTP/1.1"}, {400, "GET /v2/\x00 HTTP/1.1"}, {400, "GET /v2/%zz HTTP/1.1"}, {505, "GET /v2/ HTTP/3.7"},
+		{400, "GET /v2/a/tags/list?%zz HTTP/1.1"}, {400, "GET /v2/a/tags/list?n=1;last=x HTTP/1.1"}, {400, "GET /v2/\tHTTP/1.1"}, {400, "GET  /v2/ HTTP/1.1"}, {400, "G\x7fT /v2/ HTTP/1.1"},
+		{200, "GET /v2/ HTTP/1.0"}, {404, "HEAD /v2/a/manifests/x HTTP/1.0"}, {202, "POST /v2/a/blobs/uploads/ HTTP/1.0"}, {200, "GET /v2/?%00 HTTP/1.1"}, {200, "GET http:///v2/ HTTP/1.1"},
+	} {
+		method, _, _ := strings.Cut(tc.line, " ")
+		a := w.exchange(method, []byte(tc.line+"\r\nHost: registry.example\r\nConnection: close\r\n\r\n"))
+		if a.res.StatusCode != tc.status {
+			t.Errorf("%q is answered with %s, want %d", tc.line, a.res.Status, tc.status)
+		}
+		if a.header("Docker-Distribution-Api-Version") != "" { // else it is net/http's answer
+			w.check(method, a)
+		}
+	}
+	for _, h := range []string{"Host: a\r\nHost: b", "Host: a b", "Host: a/b", "X: y"} {
+		if a := w.exchange("GET", []byte("GET /v2/ HTTP/1.1\r\n"+h+"\r\nConnection: close\r\n\r\n")); a.res.StatusCode != 400 {
+			t.Errorf("%q is answered with %s", h, a.res.Status)
+		}
+	}
+}

@@ -95,6 +95,13 @@ type Flusher interface {
 	Flush(ctx context.Context) error
 }
 
+// Leaver is implemented by an Upload that can be closed without waiting for the disk.
+type Leaver interface {
+	// Leave is Close, but a power loss may take what was written since the last Close or Flush, or all if there was none. The
+	// ingest then ends earlier, or is gone. The end of the process takes nothing.
+	Leave() error
+}
+
 // Rereader is implemented by an Upload whose bytes can be read before they are a blob, at any offset: for who wants
 // to make a blob of them elsewhere.
 type Rereader interface {

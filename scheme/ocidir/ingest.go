@@ -29,6 +29,7 @@ var (
 	_ scheme.Truncater = (*upload)(nil)
 	_ scheme.Flusher   = (*upload)(nil)
 	_ scheme.Rereader  = (*upload)(nil)
+	_ scheme.Leaver    = (*upload)(nil)
 )
 
 // Ingest implements scheme.Ingester. The directory is made if need be; it becomes a layout with Commit.
@@ -201,6 +202,17 @@ func (u *upload) Close() error {
 	}
 	if err := u.over(u.in.close(true)); err != nil {
 		return u.fail("close", err)
+	}
+	return nil
+}
+
+// Leave implements scheme.Leaver. It is what the end of the process would do: whoever opens the ingest hashes what it has.
+func (u *upload) Leave() error {
+	if u.in == nil {
+		return nil
+	}
+	if err := u.over(u.in.leave()); err != nil {
+		return u.fail("leave", err)
 	}
 	return nil
 }

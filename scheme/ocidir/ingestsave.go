@@ -62,6 +62,12 @@ func (in *ingest) close(durable bool) error {
 	return in.syncWay()
 }
 
+// leave keeps the ingest as it is.
+func (in *ingest) leave() error {
+	defer in.letGo()
+	return in.check()
+}
+
 // flush is what close does, for an ingest that stays open: who asks for it wants more than the level Commit gives.
 func (in *ingest) flush() error {
 	if err := in.check(); err != nil {

@@ -87,6 +87,28 @@ var ingestOfferCases = []testCase{
 			}
 		},
 	}, {
+		name: "leave",
+		rule: "an Upload that is a Leaver can be left: what was written is there when it is opened again",
+		has:  []Capability{Ingester},
+		run: func(e *env) {
+			for name, o := range e.twice() {
+				data := slices.Concat(Blob("left", 5000), []byte(name))
+				for i, part := range [][]byte{data[:1], data[1:2000], data[2000:]} {
+					u := e.ingest(e.r, "left")
+					e.write(u, part)
+					l, ok := u.(scheme.Leaver)
+					if !ok || i == 1 {
+						e.must("Close", u.Close())
+						continue
+					}
+					e.must("Leave", l.Leave())
+					e.must("Leave again", l.Leave())
+					e.closed(u)
+				}
+				o.finish(e.r, "left", data, nil)
+			}
+		},
+	}, {
 		name: "find",
 		rule: "IngestFind names every repository that has an ingest, one that is none yet included, and no other; it ends with the callback's error",
 		has:  []Capability{Ingester, IngestManager},

@@ -39,7 +39,7 @@ func (s *Server) uploadChunk(x *exchange) error {
 		if u.dead.Load() {
 			return errors.Join(errs.ErrUploadUnknown, err, up.Close()) // release removes it
 		}
-		if err = errors.Join(err, up.Close()); err != nil {
+		if err = errors.Join(err, u.leave(up)); err != nil {
 			return err
 		}
 		if u.received > before {
@@ -72,6 +72,18 @@ func (s *Server) resume(x *exchange, u *session) (scheme.Upload, error) {
 	}
 	u.received = up.Status().Offset
 	return up, nil
+}
+
+// syncFrom is the size in bytes from which on every chunk is made durable, and the hash of all that came kept with it.
+// Hashing again what is less takes less time than that. A power loss costs the client some chunks, of which it is told.
+const syncFrom = 4 << 20
+
+// leave closes the ingest for the time being.
+func (u *session) leave(up scheme.Upload) error {
+	if l, ok := up.(scheme.Leaver); ok && u.received < syncFrom {
+		return l.Leave()
+	}
+	return up.Close()
 }
 
 // from says where a request without Content-Range goes on, whose URL says that the client was told of offset bytes:

@@ -89,8 +89,9 @@ func (in ingests) expire(ctx context.Context, key string, age time.Duration) err
 	if err != nil {
 		return unless(err, errs.ErrLocked)
 	}
-	if st := u.Status(); time.Since(st.Updated) < age {
-		return u.Close()
+	st, err = in.IngestStat(ctx, in.ref, key) // Upload.Status need not know of who left it
+	if err != nil || time.Since(st.Updated) < age {
+		return errors.Join(err, u.Close())
 	}
 	return u.Abort(ctx)
 }

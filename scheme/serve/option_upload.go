@@ -38,8 +38,14 @@ func WithMaxSessions(n int) Option { return func(c *config) { c.maxSessions = n 
 func WithMaxSessionsEach(n int) Option { return func(c *config) { c.sessionsEach = n } }
 
 // WithSessionTTL sets after which time without a request an upload is given up. Default: one hour. Uploads of earlier
-// processes are looked for after the start, and then once in that time.
-func WithSessionTTL(d time.Duration) Option { return func(c *config) { c.sessionTTL = d } }
+// processes are looked for after the start, and then once in that time. 0 and less is the default.
+func WithSessionTTL(d time.Duration) Option {
+	return func(c *config) {
+		if d > 0 {
+			c.sessionTTL = d
+		}
+	}
+}
 
 // WithMinChunk announces the least length of a chunk, in bytes, as OCI-Chunk-Min-Length (distribution-spec, "Pushing a
 // blob in chunks"). The last chunk may be shorter: what is refused, with 400, is a chunk after one that was. Default: none.

@@ -74,7 +74,7 @@ func (s *Server) uploadStatus(x *exchange) error {
 		if !u.told { // of an earlier process: opening says what a power loss has left
 			up, err := s.resume(x, u)
 			if err == nil {
-				err = up.Close()
+				err = u.leave(up)
 			}
 			if err != nil {
 				return err

@@ -217,7 +217,7 @@ func TestUploadsOutliveTheServer(t *testing.T) {
 				want(t, 416, "0-10", "PATCH", s.at(res), "zz", map[string]string{"Content-Range": "9-10"})
 				asked := want(t, 204, "0-10", "GET", s.at(res), "", nil)
 				s.again(sig)
-				res = want(t, 202, "0-10", "PATCH", s.at(res), "89a", nil) // who did not hear what came sends it again
+				want(t, 202, "0-10", "PATCH", s.at(res), "89a", nil) // who did not hear what came sends it again
 				res = want(t, 202, "0-13", "PATCH", s.at(asked), "bcd", nil)
 				s.again(sig)
 				want(t, 400, "", "PUT", s.at(res)+"?digest="+string(digest.FromString("x")), "ef", nil)

@@ -87,9 +87,13 @@ func (e *events) take() []Event {
 
 // inBubble runs test with a server over pipes, on a clock of its own.
 func inBubble(t *testing.T, opts []Option, test func(t *testing.T, s *Server, p *pipes, seen *events)) {
+	inBubbleOver(t, mem.New(), opts, test)
+}
+
+func inBubbleOver(t *testing.T, api scheme.API, opts []Option, test func(t *testing.T, s *Server, p *pipes, seen *events)) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen events
-		s, err := New(mem.New(), root, append([]Option{WithInspector(&seen)}, opts...)...)
+		s, err := New(api, root, append([]Option{WithInspector(&seen)}, opts...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -296,8 +300,7 @@ func (p slowPlace) BlobPut(ctx context.Context, r ref.Ref, d types.Descriptor, r
 
 // TestSlowPlace holds that the limits are those of the client: the place may take as long as it likes.
 func TestSlowPlace(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, s *Server, p *pipes, seen *events) {
-		s.api = slowPlace{s.api}
+	inBubbleOver(t, slowPlace{mem.New()}, nil, func(t *testing.T, s *Server, p *pipes, seen *events) {
 		c := p.dial()
 		defer c.Close()
 		send(c, "PUT "+openSession(t, s)+"?digest="+string(digest.FromString("xyz"))+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Range: 0-2\r\nContent-Length: 3\r\n\r\n")

@@ -68,10 +68,10 @@ func (c *limitConfig) options() []serve.Option {
 	number(c.Sessions, serve.WithMaxSessions)
 	number(c.SessionsEach, serve.WithMaxSessionsEach)
 	if c.Connections != nil || c.ConnectionsEach != nil {
-		opts = append(opts, serve.WithMaxConns(orDefault(c.Connections, 20_000), orDefault(c.ConnectionsEach, 2_000)))
+		opts = append(opts, serve.WithMaxConns(orDefault(c.Connections, -1), orDefault(c.ConnectionsEach, -1)))
 	}
 	if c.Requests != nil || c.RequestsEach != nil {
-		opts = append(opts, serve.WithMaxRequests(orDefault(c.Requests, 20_000), orDefault(c.RequestsEach, 2_000)))
+		opts = append(opts, serve.WithMaxRequests(orDefault(c.Requests, -1), orDefault(c.RequestsEach, -1)))
 	}
 	if c.SessionTTL != nil {
 		opts = append(opts, serve.WithSessionTTL(*c.SessionTTL))

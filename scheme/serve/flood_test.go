@@ -34,6 +34,9 @@ func slowClients(t *testing.T, normally int) int {
 	return n
 }
 
+// everything reports whether this is the run of .ci/run, which may take its time.
+func everything() bool { return os.Getenv("OCISYNC_SLOW_CLIENTS") != "" }
+
 // slowRequests are the ways to occupy a server: each is a request that the client does not go on with, and whose answer
 // it does not read. BLOB is one that fits in no buffer, ABSENT one that is not there.
 var slowRequests = []string{
@@ -209,6 +212,9 @@ func TestManySlowSockets(t *testing.T) {
 	for i := range conns {
 		conns[i] = dialSmall(t, l.Addr().String())
 		request := slowRequest(i, blob)
+		if strings.HasSuffix(request, "refused") && !everything() {
+			request = "" // takes drainTime
+		}
 		if _, err := io.WriteString(conns[i], request); err != nil {
 			t.Fatal(err)
 		}

@@ -31,9 +31,25 @@ const (
 // WithMaxConns bounds the connections of HTTPServer that are open at once: total of them, and each of one address (one
 // /64 network for IPv6), but for trusted proxies. Each costs a descriptor and some KiB. More are closed as soon as they
 // are accepted: an answer (503) would need the request, and over TLS the handshake, which is what the limit is to save.
-// 0 is no limit. Default: 20,000 and 2,000.
+// 0 is no limit, and a negative number the default: 20,000, or three quarters of the files that the process may have open, if that is less (the
+// others are for blobs); and 2,000.
 func WithMaxConns(total, each int) Option {
-	return func(c *config) { c.maxConns, c.maxConnsEach = total, each }
+	return func(c *config) { setLimit(&c.maxConns, total); setLimit(&c.maxConnsEach, each) }
+}
+
+// setLimit sets what an option says; a negative number leaves the default.
+func setLimit(limit *int, n int) {
+	if n >= 0 {
+		*limit = n
+	}
+}
+
+// connsFor is the default of the connections in all, where a process may have so many files open; 0 is not known.
+func connsFor(descriptors uint64) int {
+	if descriptors == 0 {
+		return defaultMaxConns
+	}
+	return int(min(defaultMaxConns, max(descriptors/4*3, 1)))
 }
 
 // HTTPServer returns an http.Server that answers by s and does not let clients occupy it that send or take nothing: ten

@@ -155,3 +155,19 @@ func TestErrorLog(t *testing.T) {
 		t.Errorf("logged: %s", got)
 	}
 }
+
+// TestConnsLeaveRoomForFiles holds that connections alone do not use up what the process may open.
+func TestConnsLeaveRoomForFiles(t *testing.T) {
+	for in, want := range map[uint64]int{0: 20000, 1: 1, 256: 192, 1024: 768, 20000: 15000, 65536: 20000, 1<<64 - 1: 20000} {
+		if got := connsFor(in); got != want {
+			t.Errorf("%d files: %d connections, want %d", in, got, want)
+		}
+	}
+	if got, files := newConfig(nil).maxConns, maxDescriptors(); got <= 0 || files > 0 && uint64(got) >= files {
+		t.Errorf("%d connections, of %d files", got, files)
+	}
+	c := newConfig([]Option{WithMaxConns(-1, 7), WithMaxRequests(0, -1)})
+	if c.maxConns != newConfig(nil).maxConns || c.maxConnsEach != 7 || c.maxRequests != 0 || c.maxRequestsEach != defaultMaxRequestsEach {
+		t.Errorf("limits: %+v", c)
+	}
+}

@@ -53,7 +53,7 @@ func newConfig(opts []Option) config {
 		switches:    switches{maxPage: defaultMaxPage},
 		maxManifest: types.MaxManifestSize, maxTags: defaultMaxTags,
 		log: slog.New(slog.DiscardHandler), uploadConfig: newUploadConfig(),
-		readIdle: defaultReadIdle, writeIdle: defaultWriteIdle, maxConns: defaultMaxConns, maxConnsEach: defaultMaxConnsEach,
+		readIdle: defaultReadIdle, writeIdle: defaultWriteIdle, maxConns: connsFor(maxDescriptors()), maxConnsEach: defaultMaxConnsEach,
 		maxRequests: defaultMaxRequests, maxRequestsEach: defaultMaxRequestsEach,
 	}
 	for _, o := range opts {

@@ -66,6 +66,9 @@ func TestHugeAnswerThatIsNotReadEnds(t *testing.T) {
 			proto   int
 		}{{"HTTP", false, false, 1}, {"HTTPS", true, false, 1}, {"HTTP2", true, true, 2}} {
 			t.Run(tc.name, func(t *testing.T) {
+				if tc.tls && !tc.h2 && !everything() {
+					t.Skip("takes five seconds, which crypto/tls gives a connection to take its end: see .ci/run")
+				}
 				t.Parallel()
 				unread(t, place, tc.tls, tc.h2, tc.proto)
 			})

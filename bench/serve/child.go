@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,7 +12,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
-	"strings"
 	"syscall"
 
 	"github.com/ocisync/ocisync/scheme/ocidir"
@@ -22,18 +22,52 @@ import (
 // childArg is how this program starts itself as the server that is measured.
 const childArg = "serve-child"
 
-func makeOcisync(_ context.Context, c config, s *shelf, dir, addr string) (*exec.Cmd, error) {
+// The account of clients that have one.
+const (
+	account     = "bench:bench"
+	accountHash = "bench:$2a$05$dZnf5C552yT.sd7iEzeS2e07FuJFZXOrKSI4bLnk2oZ6kMgD4NcM."
+)
+
+// auths are the headers of servers that want to know who asks.
+var auths = map[string]string{
+	"ocisync+auth+log": "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(account)) + "\r\n",
+}
+
+// makeOcisync starts the command as it comes, without the log of accesses, as the others have none. For profiles it starts
+// this program.
+func makeOcisync(ctx context.Context, c config, s *shelf, dir, addr string) (*exec.Cmd, error) {
+	data := filepath.Join(dir, "data")
+	if c.profile == "" {
+		return ocisync(ctx, c, s, dir, "--no-access-log", "--addr", addr, data)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	data := filepath.Join(dir, "data")
 	return exec.Command(self, childArg, addr, data, c.profile), copyTree(s.dir, data)
 }
 
-func firstLine(out []byte) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	return line
+// makeOcisyncAuth starts it with users, and a line in the log for every request.
+func makeOcisyncAuth(ctx context.Context, c config, s *shelf, dir, addr string) (*exec.Cmd, error) {
+	users := filepath.Join(dir, "htpasswd")
+	if err := os.WriteFile(users, []byte(accountHash+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	return ocisync(ctx, c, s, dir, "--htpasswd", users, "--addr", addr, filepath.Join(dir, "data"))
+}
+
+func ocisync(ctx context.Context, c config, s *shelf, dir string, args ...string) (*exec.Cmd, error) {
+	bin := c.ours
+	if bin == "" {
+		top, err := c.top(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if bin, err = goBuild(ctx, top, filepath.Join(dir, "ocisync"), "./cmd/ocisync"); err != nil {
+			return nil, err
+		}
+	}
+	return exec.Command(bin, append([]string{"serve"}, args...)...), copyTree(s.dir, filepath.Join(dir, "data"))
 }
 
 // child serves a tree of layouts until it is told to end.

@@ -37,6 +37,7 @@ type shelf struct {
 	manyTags  int
 	config    types.Descriptor
 	small     types.Descriptor // 64 KiB
+	middle    types.Descriptor // 4 MiB
 	large     types.Descriptor
 }
 
@@ -66,6 +67,9 @@ func (s *shelf) fill(ctx context.Context, api scheme.API, root ref.Ref, large in
 		if s.small, err = put(repo, layerMT, noise(1, 64<<10)); err != nil {
 			return err
 		}
+	}
+	if s.middle, err = put(repoApp, layerMT, noise(3, 4<<20)); err != nil {
+		return err
 	}
 	if s.large, err = put(repoApp, layerMT, noise(2, large)); err != nil {
 		return err
@@ -180,7 +184,7 @@ func (s *shelf) asFiles(dir string) error {
 			}
 		}
 	}
-	for _, d := range []types.Descriptor{s.config, s.small, s.large} {
+	for _, d := range []types.Descriptor{s.config, s.small, s.middle, s.large} {
 		if err := copyFile(s.blobFile(repoApp, d), filepath.Join(base, "blobs", string(d.Digest))); err != nil {
 			return err
 		}
@@ -204,7 +208,7 @@ func (s *shelf) asDistribution(dir string) error {
 		at := filepath.Join(base, "repositories", repo)
 		blobs := []types.Descriptor{s.config, s.small}
 		if repo == repoApp {
-			blobs = append(blobs, s.large)
+			blobs = append(blobs, s.middle, s.large)
 		}
 		for _, d := range blobs {
 			if err := s.distributionBlob(base, repo, d); err != nil {

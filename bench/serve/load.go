@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,15 +23,23 @@ type conn struct {
 	c    net.Conn
 	in   *bufio.Reader
 	sink []byte
+	auth string // a header
 }
 
-func dial(ctx context.Context, addr string) (*conn, error) {
+func dial(ctx context.Context, s *server) (*conn, error) {
 	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", addr)
+	c, err := d.DialContext(ctx, "tcp", s.addr)
 	if err != nil {
 		return nil, err
 	}
-	return &conn{c: c, in: bufio.NewReaderSize(c, 16<<10), sink: make([]byte, 256<<10)}, nil
+	return &conn{c: c, in: bufio.NewReaderSize(c, 16<<10), sink: make([]byte, 256<<10), auth: s.auth}, nil
+}
+
+const accept = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"
+
+// text is a request as it goes over the wire.
+func (c *conn) text(method, path string, headers ...string) []byte {
+	return fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: %s\r\n%s%s\r\n", method, path, accept, c.auth, strings.Join(headers, ""))
 }
 
 // answer is the head of an answer.
@@ -123,26 +132,33 @@ type load struct {
 	p99       time.Duration
 	took      time.Duration // the turn
 	cpu       time.Duration // the server's processor time for one operation, 0 when that is not known
+	clients   time.Duration // the clients'
+}
+
+// each is what of d is one operation's.
+func (l load) each(d time.Duration) time.Duration {
+	return time.Duration(float64(d) / (l.perSecond * l.took.Seconds()))
 }
 
 // operation does one thing as client number i for the n-th time.
-type operation func(c *conn, client, n int) error
+type operation func(client, n int) error
 
 // crowd is the clients of one server in one row.
 type crowd struct {
 	conns []*conn
-	next  []int // by client
+	ops   []operation // by client
+	next  []int       // by client
 }
 
-func gather(ctx context.Context, addr string, n int) (*crowd, error) {
-	c := &crowd{next: make([]int, n)}
+func gather(ctx context.Context, s *server, n int, make func(*conn) operation) (*crowd, error) {
+	c := &crowd{}
 	for range n {
-		one, err := dial(ctx, addr)
+		one, err := dial(ctx, s)
 		if err != nil {
 			c.close()
 			return nil, err
 		}
-		c.conns = append(c.conns, one)
+		c.conns, c.ops, c.next = append(c.conns, one), append(c.ops, make(one)), append(c.next, 0)
 	}
 	return c, nil
 }
@@ -153,8 +169,8 @@ func (c *crowd) close() {
 	}
 }
 
-// press has all clients do op for as long as a turn takes.
-func (c *crowd) press(ctx context.Context, turn time.Duration, op operation) (load, error) {
+// press has all clients do what they do for as long as a turn takes.
+func (c *crowd) press(ctx context.Context, turn time.Duration) (load, error) {
 	var mu sync.Mutex
 	var all []time.Duration
 	var g errgroup.Group
@@ -162,7 +178,7 @@ func (c *crowd) press(ctx context.Context, turn time.Duration, op operation) (lo
 	stop := time.AfterFunc(turn, func() { close(end) })
 	defer stop.Stop()
 	began := time.Now()
-	for i, one := range c.conns {
+	for i, op := range c.ops {
 		g.Go(func() error {
 			took := make([]time.Duration, 0, 1024)
 			last := time.Now()
@@ -177,7 +193,7 @@ func (c *crowd) press(ctx context.Context, turn time.Duration, op operation) (lo
 					return ctx.Err()
 				default:
 				}
-				if err := op(one, i, c.next[i]); err != nil {
+				if err := op(i, c.next[i]); err != nil {
 					return err
 				}
 				c.next[i]++

@@ -32,6 +32,7 @@ type config struct {
 	rounds  int
 	round   time.Duration
 	peers   string // a folder of binaries, "" to build them
+	ours    string // a binary of ocisync, "" to build it
 	zot     string
 	nginx   string
 	profile string
@@ -58,12 +59,13 @@ func main() {
 func parse(args []string) (config, error) {
 	var c config
 	fs := flag.NewFlagSet("serve", flag.ContinueOnError)
-	servers := fs.String("servers", "nginx,ocisync,olareg,distribution,zot", "which `servers`, in the order of the columns")
+	servers := fs.String("servers", "nginx,ocisync,ocisync+auth+log,olareg,distribution,zot", "which `servers`, in the order of the columns")
 	only := fs.String("only", "", "only rows whose name matches this `regexp`")
-	fs.IntVar(&c.rounds, "rounds", 3, "how often each server has its turn in each row")
-	fs.DurationVar(&c.round, "round", 500*time.Millisecond, "how long one turn takes")
+	fs.IntVar(&c.rounds, "rounds", 5, "how often each server has its turn in each row")
+	fs.DurationVar(&c.round, "round", 250*time.Millisecond, "how long one turn takes")
 	fs.StringVar(&c.peers, "peers", "", "a `folder` that has olareg and registry; otherwise they are built from bench/peers")
 	fs.StringVar(&c.zot, "zot", os.Getenv("ZOT"), "`path` of zot's binary; $ZOT is the default")
+	fs.StringVar(&c.ours, "ocisync", "", "`path` of a binary of ocisync; otherwise it is built")
 	fs.StringVar(&c.nginx, "nginx", "nginx", "`path` of nginx")
 	fs.StringVar(&c.profile, "profile", "", "write profiles of our server into this `folder`")
 	large := fs.Int64("large", 512, "`MiB` of the large blob")

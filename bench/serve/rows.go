@@ -23,9 +23,9 @@ type row struct {
 	clients int
 	bytes   int64 // of an operation's body, when the row is about throughput
 	writes  bool  // which no web server can do
-	// make returns what the clients of a server do. check does it once, and looks at the answer.
-	make  func(s *server) operation
-	check func(c *conn, s *server) error
+	// make returns what a client of a server does. check does it once, and looks at the answer.
+	make  func(c *conn) operation
+	check func(c *conn) error
 }
 
 func rows(s *shelf) []row {
@@ -42,37 +42,35 @@ func rows(s *shelf) []row {
 	for _, n := range []int{8, 256} {
 		all = append(all, reading("GET blob of 64 KiB", "GET", n, small, s.small))
 	}
+	middle := reading(fmt.Sprintf("GET blob of %d MiB", s.middle.Size>>20), "GET", 8, func(int) string { return "/v2/" + repoApp + "/blobs/" + string(s.middle.Digest) }, s.middle)
+	middle.bytes = s.middle.Size
 	big := reading(fmt.Sprintf("GET blob of %d MiB", s.large.Size>>20), "GET", 2, large, s.large)
 	big.bytes = s.large.Size
-	all = append(all, big, s.tagList())
+	all = append(all, middle, big, s.tagList())
 	all = append(all, s.pushImages(), s.pushTags(repoApp, appTags, s.manifests[:64]), s.pushTags(repoMany, s.manyTags, s.many))
 	return all
 }
 
-// text is a request as it goes over the wire.
-func text(method, path string, headers ...string) []byte {
-	accept := strings.Join([]string{types.MediaTypeImageManifest, types.MediaTypeImageIndex}, ", ")
-	return fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: %s\r\n%s\r\n", method, path, accept, strings.Join(headers, ""))
-}
-
 // reading is a row of requests without a body. They are made before: 1,000 of them in turn.
 func reading(name, method string, clients int, path func(int) string, first types.Descriptor) row {
-	reqs := make([][]byte, appTags)
-	for i := range reqs {
-		reqs[i] = text(method, path(i))
-	}
 	head := method == http.MethodHead
+	made := map[string][][]byte{} // by who asks
 	return row{
 		name: name, clients: clients,
-		make: func(s *server) operation {
-			return func(c *conn, client, n int) error {
+		make: func(c *conn) operation {
+			reqs := made[c.auth]
+			for i := len(reqs); i < appTags; i++ {
+				reqs = append(reqs, c.text(method, path(i)))
+			}
+			made[c.auth] = reqs
+			return func(client, n int) error {
 				a, err := c.do(reqs[(client*37+n)%len(reqs)], head, io.Discard)
 				return a.must(http.StatusOK, err)
 			}
 		},
-		check: func(c *conn, s *server) error {
+		check: func(c *conn) error {
 			body := sha256.New()
-			a, err := c.do(reqs[0], head, body)
+			a, err := c.do(c.text(method, path(0)), head, body)
 			if err := a.must(http.StatusOK, err); err != nil {
 				return err
 			}
@@ -96,18 +94,18 @@ func (a answer) must(status int, err error) error {
 }
 
 func (s *shelf) tagList() row {
-	req := text("GET", "/v2/"+repoApp+"/tags/list")
 	return row{
 		name: fmt.Sprintf("list %d tags", appTags), clients: 8, writes: true,
-		make: func(*server) operation {
-			return func(c *conn, _, _ int) error {
+		make: func(c *conn) operation {
+			req := c.text("GET", "/v2/"+repoApp+"/tags/list")
+			return func(_, _ int) error {
 				a, err := c.do(req, false, io.Discard)
 				return a.must(http.StatusOK, err)
 			}
 		},
-		check: func(c *conn, _ *server) error {
+		check: func(c *conn) error {
 			var body bytes.Buffer
-			a, err := c.do(req, false, &body)
+			a, err := c.do(c.text("GET", "/v2/"+repoApp+"/tags/list"), false, &body)
 			if n := strings.Count(body.String(), `"v`); err == nil && n < appTags {
 				return fmt.Errorf("status %d, %d tags, not %d", a.status, n, appTags)
 			}
@@ -142,16 +140,16 @@ func (s *shelf) pushImages() row {
 	}
 	return row{
 		name: "push an image of 2 small blobs", clients: 8, writes: true,
-		make: func(*server) operation {
-			return func(c *conn, _, _ int) error { return push(c, serial.Add(1)) }
+		make: func(c *conn) operation {
+			return func(_, _ int) error { return push(c, serial.Add(1)) }
 		},
-		check: func(c *conn, _ *server) error { return push(c, serial.Add(1)) },
+		check: func(c *conn) error { return push(c, serial.Add(1)) },
 	}
 }
 
 func pushBlob(c *conn, repo string, data []byte) (types.Descriptor, error) {
 	d := types.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
-	a, err := c.do(text("POST", "/v2/"+repo+"/blobs/uploads/", "Content-Length: 0\r\n"), false, io.Discard)
+	a, err := c.do(c.text("POST", "/v2/"+repo+"/blobs/uploads/", "Content-Length: 0\r\n"), false, io.Discard)
 	if err := a.must(http.StatusAccepted, err); err != nil {
 		return d, fmt.Errorf("POST: %w", err)
 	}
@@ -164,7 +162,7 @@ func pushBlob(c *conn, repo string, data []byte) (types.Descriptor, error) {
 	}
 	q := loc.Query()
 	q.Set("digest", string(d.Digest))
-	req := append(text("PUT", loc.EscapedPath()+"?"+q.Encode(), "Content-Type: application/octet-stream\r\n", fmt.Sprintf("Content-Length: %d\r\n", len(data))), data...)
+	req := append(c.text("PUT", loc.EscapedPath()+"?"+q.Encode(), "Content-Type: application/octet-stream\r\n", fmt.Sprintf("Content-Length: %d\r\n", len(data))), data...)
 	a, err = c.do(req, false, io.Discard)
 	if err := a.must(http.StatusCreated, err); err != nil {
 		return d, fmt.Errorf("PUT of a blob: %w", err)
@@ -173,7 +171,7 @@ func pushBlob(c *conn, repo string, data []byte) (types.Descriptor, error) {
 }
 
 func pushManifest(c *conn, repo, tag string, raw []byte) error {
-	req := append(text("PUT", "/v2/"+repo+"/manifests/"+tag, "Content-Type: "+types.MediaTypeImageManifest+"\r\n", fmt.Sprintf("Content-Length: %d\r\n", len(raw))), raw...)
+	req := append(c.text("PUT", "/v2/"+repo+"/manifests/"+tag, "Content-Type: "+types.MediaTypeImageManifest+"\r\n", fmt.Sprintf("Content-Length: %d\r\n", len(raw))), raw...)
 	a, err := c.do(req, false, io.Discard)
 	if err := a.must(http.StatusCreated, err); err != nil {
 		return fmt.Errorf("PUT of a manifest: %w", err)
@@ -188,9 +186,9 @@ func (s *shelf) pushTags(repo string, tags int, all []*manifest.Manifest) row {
 	}
 	return row{
 		name: fmt.Sprintf("push a tag to %d tags", tags), clients: 16, writes: true,
-		make: func(*server) operation {
-			return func(c *conn, _, _ int) error { return push(c, serial.Add(1)) }
+		make: func(c *conn) operation {
+			return func(_, _ int) error { return push(c, serial.Add(1)) }
 		},
-		check: func(c *conn, _ *server) error { return push(c, serial.Add(1)) },
+		check: func(c *conn) error { return push(c, serial.Add(1)) },
 	}
 }

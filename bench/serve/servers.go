@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -17,7 +18,8 @@ import (
 type server struct {
 	name   string
 	addr   string
-	static bool // answers reads only
+	static bool   // answers reads only
+	auth   string // the header that its clients send
 	cmd    *exec.Cmd
 	log    string
 }
@@ -26,7 +28,7 @@ type server struct {
 type maker func(ctx context.Context, c config, s *shelf, dir, addr string) (*exec.Cmd, error)
 
 var makers = map[string]maker{
-	"nginx": makeNginx, "ocisync": makeOcisync, "olareg": makeOlareg, "distribution": makeDistribution, "zot": makeZot,
+	"nginx": makeNginx, "ocisync": makeOcisync, "ocisync+auth+log": makeOcisyncAuth, "olareg": makeOlareg, "distribution": makeDistribution, "zot": makeZot,
 }
 
 // errMissing is what a maker says that has no program to start.
@@ -64,7 +66,7 @@ func launch(ctx context.Context, c config, s *shelf, dir, name string, start mak
 	if err != nil {
 		return nil, err
 	}
-	out := &server{name: name, addr: addr, static: name == "nginx", cmd: cmd, log: filepath.Join(dir, "log")}
+	out := &server{name: name, addr: addr, static: name == "nginx", auth: auths[name], cmd: cmd, log: filepath.Join(dir, "log")}
 	log, err := os.Create(out.log)
 	if err != nil {
 		return nil, err
@@ -235,13 +237,25 @@ func (c config) peer(ctx context.Context, dir, name, pkg string) (string, error)
 	if c.peers != "" {
 		return lookUp(filepath.Join(c.peers, name))
 	}
+	top, err := c.top(ctx)
+	if err != nil {
+		return "", err
+	}
+	return goBuild(ctx, filepath.Join(top, "bench", "peers"), filepath.Join(dir, name), pkg)
+}
+
+// top is the folder of this module.
+func (c config) top(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return "", fmt.Errorf("%w: go list: %w", errMissing, err)
 	}
-	bin := filepath.Join(dir, name)
+	return strings.TrimSpace(string(out)), nil
+}
+
+func goBuild(ctx context.Context, in, bin, pkg string) (string, error) {
 	build := exec.CommandContext(ctx, "go", "build", "-o", bin, pkg)
-	build.Dir = filepath.Join(firstLine(out), "bench", "peers")
+	build.Dir = in
 	if text, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: go build %s: %w\n%s", errMissing, pkg, err, text)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -88,7 +87,8 @@ func child(args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	web := &http.Server{Addr: args[0], Handler: h}
+	web := h.HTTPServer()
+	web.Addr = args[0]
 	failed := make(chan error, 1)
 	go func() { failed <- web.ListenAndServe() }()
 	select {

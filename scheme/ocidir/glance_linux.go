@@ -53,15 +53,6 @@ func (v *volume) lstat(name string) (fileID, bool) {
 	return idOfStat(&st)
 }
 
-// lookAtFile identifies the regular file at a path, wherever that leads.
-func lookAtFile(path string) (fileID, bool) {
-	var st unix.Stat_t
-	if unix.Lstat(path, &st) != nil {
-		return fileID{}, false
-	}
-	return idOfStat(&st)
-}
-
 // idOfStat identifies a regular file. Anything else it does not know.
 func idOfStat(st *unix.Stat_t) (fileID, bool) {
 	return fileID{

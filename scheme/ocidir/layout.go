@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
@@ -32,7 +33,8 @@ type layout struct {
 	users int
 	idle  *list.Element
 
-	marker  atomic.Pointer[fileID] // of the oci-layout file that was read and found good
+	marker  atomic.Pointer[fileID]    // of the oci-layout file that was read and found good
+	placed  atomic.Pointer[time.Time] // when it was last seen to be at its path, with its oci-layout
 	cache   atomic.Pointer[cached]
 	broken  sync.Map      // by name: brokenFile
 	loading chan struct{} // holds one token, of who reads the index

@@ -25,6 +25,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types/ref"
@@ -40,6 +41,7 @@ type OCIDir struct {
 	clock      clock
 	mem        *memory
 	proofs     *proofs
+	trusted    time.Duration // see trusted; tests change it
 
 	mu      sync.Mutex
 	layouts map[string]*layout  // by absolute path
@@ -71,7 +73,7 @@ func withHook(h hook) Option { return func(o *OCIDir) { o.hook = h } }
 
 // New returns the places of the scheme "ocidir". It opens nothing yet.
 func New(opts ...Option) *OCIDir {
-	o := &OCIDir{clock: systemClock, mem: newMemory(), proofs: newProofs(), layouts: map[string]*layout{}, idle: list.New(), waiting: map[string]*graph{}, parked: map[string][]string{}, holds: map[*hold]struct{}{}}
+	o := &OCIDir{clock: systemClock, mem: newMemory(), proofs: newProofs(), trusted: trusted, layouts: map[string]*layout{}, idle: list.New(), waiting: map[string]*graph{}, parked: map[string][]string{}, holds: map[*hold]struct{}{}}
 	for _, opt := range opts {
 		opt(o)
 	}

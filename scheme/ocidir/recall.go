@@ -2,8 +2,8 @@ package ocidir
 
 import (
 	"context"
-	"os"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -96,18 +96,9 @@ func (l *layout) recall(d digest.Digest, mediaType string) *manifest.Manifest {
 }
 
 // recallBlob returns a small blob from memory if the layout at path, which is open, has the file that it was read from.
-// As path leads there, it need not be asked whether the layout is the one at path.
 func (o *OCIDir) recallBlob(path string, d digest.Digest) ([]byte, bool) {
 	name, err := blobPath(d)
 	if err != nil {
-		return nil, false
-	}
-	id, ok := lookAtFile(path + string(os.PathSeparator) + name)
-	if !ok {
-		return nil, false
-	}
-	raw, ok := o.mem.blobs.get(id, d)
-	if !ok || o.mem.isBad(id, d) {
 		return nil, false
 	}
 	l := o.opened(path)
@@ -115,8 +106,12 @@ func (o *OCIDir) recallBlob(path string, d digest.Digest) ([]byte, bool) {
 		return nil, false
 	}
 	defer o.release(l)
-	marker := l.marker.Load()
-	return raw, marker != nil && l.vol.confirm(markerName, *marker)
+	id, ok := l.vol.lstat(name)
+	if !ok {
+		return nil, false
+	}
+	raw, ok := o.mem.blobs.get(id, d)
+	return raw, ok && !o.mem.isBad(id, d) && l.inPlace()
 }
 
 // beginIndex is begin for who reads the index, which is as it is now. The caller releases the layout.
@@ -140,21 +135,37 @@ func (o *OCIDir) beginIndex(ctx context.Context, op string, r ref.Ref) (*layout,
 	return l, ix, nil
 }
 
-// again takes the layout of path into use if path still has the index that is in memory. Whether the directory is the
-// same one need not be asked then: another one with the very same file has the same content, until somebody writes to it.
+// again takes the layout of path into use if it is open and its index is the one that is in memory.
 func (o *OCIDir) again(path string) (*layout, *index) {
 	l := o.opened(path)
 	if l == nil {
 		return nil, nil
 	}
-	if c := l.cache.Load(); c != nil && c.sure {
-		id, ok := lookAtFile(path + string(os.PathSeparator) + indexName)
-		if marker := l.marker.Load(); ok && id == c.id && marker != nil && l.vol.confirm(markerName, *marker) {
-			return l, c.ix
-		}
+	if c := l.cache.Load(); c != nil && c.sure && l.vol.confirm(indexName, c.id) && l.inPlace() {
+		return l, c.ix
 	}
 	o.release(l)
 	return nil, nil
+}
+
+// trusted is for how long a layout that was open and in its place is taken to be there, by who only reads. Every change
+// of what is in the layout is seen at once; that the directory itself was renamed, or lost its oci-layout, this much later.
+const trusted = 100 * time.Millisecond
+
+// inPlace reports whether l is the layout at its path, and still one.
+func (l *layout) inPlace() bool {
+	now := time.Now()
+	if last := l.placed.Load(); last != nil && now.Sub(*last) < l.o.trusted {
+		return true
+	}
+	dir, err := statDir(l.path)
+	marker := l.marker.Load()
+	if err != nil || !l.dir.same(dir) || marker == nil || !l.vol.confirm(markerName, *marker) {
+		l.placed.Store(nil)
+		return false
+	}
+	l.placed.Store(&now)
+	return true
 }
 
 // opened takes the layout of path into use if it is open.

@@ -3,6 +3,7 @@ package ocidir
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/manifest"
 	"github.com/ocisync/ocisync/types/ref"
 )
@@ -103,26 +105,66 @@ func getBlob(ctx context.Context, api *OCIDir, r ref.Ref, d types.Descriptor) (s
 	return string(raw), err
 }
 
-// A layout that is none any more has nothing in memory either.
-func TestALayoutWithoutItsMarkerIsNotServedFromMemory(t *testing.T) {
-	api := New(WithDurability(None))
-	defer api.Close()
-	r := ref.Ref{Scheme: ref.SchemeOCIDir, Root: t.TempDir()}
-	m := opaque(t, "one")
-	if _, err := api.ManifestPut(t.Context(), r.WithTag("t"), m); err != nil {
-		t.Fatal(err)
-	}
-	for _, gone := range []bool{false, true} {
-		for range 2 {
-			_, merr := getManifest(t.Context(), api, r, m.Descriptor())
-			_, berr := getBlob(t.Context(), api, r, m.Descriptor())
-			if merr == nil == gone || berr == nil == gone {
-				t.Errorf("without oci-layout %v: manifest %v, blob %v", gone, merr, berr)
+// A layout that is none any more, or whose directory is another one, has nothing in memory either.
+func TestALayoutThatIsGoneIsNotServedFromMemory(t *testing.T) {
+	for name, gone := range map[string]func(dir string) error{
+		"oci-layout": func(dir string) error { return os.Remove(filepath.Join(dir, markerName)) },
+		"renamed":    func(dir string) error { return os.Rename(dir, dir+".away") },
+		"replaced": func(dir string) error {
+			return errors.Join(os.Rename(dir, dir+".away"), os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, markerName), []byte(markerText), 0o644))
+		},
+		"removed": os.RemoveAll,
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := New(WithDurability(None))
+			defer api.Close()
+			api.trusted = 0
+			r := ref.Ref{Scheme: ref.SchemeOCIDir, Root: filepath.Join(t.TempDir(), "layout")}
+			m := opaque(t, "one")
+			if _, err := api.ManifestPut(t.Context(), r.WithTag("t"), m); err != nil {
+				t.Fatal(err)
 			}
-		}
-		if err := os.RemoveAll(filepath.Join(r.Root, markerName)); err != nil {
+			for _, want := range []bool{true, false} {
+				for range 2 {
+					_, merr := getManifest(t.Context(), api, r, m.Descriptor())
+					_, berr := getBlob(t.Context(), api, r, m.Descriptor())
+					if (merr == nil) != want || (berr == nil) != want {
+						t.Errorf("want it %v: manifest %v, blob %v", want, merr, berr)
+					}
+				}
+				if want {
+					if err := gone(r.Root); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// What another process changes in a layout is seen at once, however long the layout itself is trusted to be there.
+func TestChangesOfOthersAreSeenAtOnce(t *testing.T) {
+	api, other := New(WithDurability(None)), New(WithDurability(None))
+	defer api.Close()
+	defer other.Close()
+	api.trusted = time.Hour
+	r := ref.Ref{Scheme: ref.SchemeOCIDir, Root: t.TempDir()}
+	for i := range 50 {
+		want := fmt.Sprintf("manifest %02d", i) // of equal length
+		if _, err := other.ManifestPut(t.Context(), r.WithTag("t"), opaque(t, want)); err != nil {
 			t.Fatal(err)
 		}
+		for range 2 {
+			if got, err := getManifest(t.Context(), api, r, types.Descriptor{}); err != nil || got != want {
+				t.Fatalf("%q, %v, want %q", got, err, want)
+			}
+		}
+	}
+	if err := other.TagDelete(t.Context(), r.WithTag("t")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := getManifest(t.Context(), api, r, types.Descriptor{}); !errors.Is(err, errs.ErrNotFound) {
+		t.Errorf("a deleted tag: %q, %v", got, err)
 	}
 }
 

@@ -17,6 +17,9 @@
 // What is about what was stored: blobs in pieces (ingest*.go), labels (label*.go), damage (damage.go, quarantine.go,
 // check*.go), leases and garbage (lease*.go, collect.go, mark.go, sweep.go, trash.go).
 //
+// What makes reading fast: looking at files with few calls (glance_*.go), contents in memory (recall.go), and hashes that
+// outlive who asked for them (proof.go).
+//
 // Reading creates no layout, and nothing where no writer of ours was. A layout comes into being with the first write that succeeds.
 package ocidir
 

@@ -63,6 +63,14 @@ func TestServedPlaces(t *testing.T) {
 	}
 }
 
+// TestPlacesKeepWhatIsSaidOfThem: the places of a file have more than a name.
+func TestPlacesKeepWhatIsSaidOfThem(t *testing.T) {
+	all, err := parseServed([]placeConfig{{Name: "a", Place: "mem://x", ReadOnly: true}, {Place: "mem://y"}})
+	if err != nil || len(all) != 2 || !all[0].ReadOnly || all[1].ReadOnly || all[0].arg != "a=mem://x" {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
 // TestALayoutHereHasTheNameOfItsFolder: "." has none of its own.
 func TestALayoutHereHasTheNameOfItsFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "app")

@@ -30,8 +30,7 @@ const maxCallers = 10000
 // WithMaxRequests bounds the requests that are being answered at once: total of them, and each from one address (one
 // /64 network for IPv6), but for trusted proxies. Uploads and downloads count as long as they last, slow ones too. A
 // request beyond total waits for five seconds, if no more than total others do; then it gets 503. One beyond each gets
-// 429 at once. Both say Retry-After. 0 is no limit, and a negative number the default: 20,000 and
-// 2,000.
+// 429 at once. Both say Retry-After. 0 is no limit, and a negative number the default: 20,000 and 2,000.
 func WithMaxRequests(total, each int) Option {
 	return func(c *config) { setLimit(&c.maxRequests, total); setLimit(&c.maxRequestsEach, each) }
 }
@@ -215,7 +214,7 @@ func (t *rates) ask(c caller) error {
 }
 
 func tooFast(wait time.Duration) error {
-	return &errs.Error{Op: "serve", RetryAfter: wait, Err: fmt.Errorf("%w: too many requests in this time", errs.ErrRateLimited)}
+	return &errs.Error{Op: "serve", RetryAfter: wait, Err: fmt.Errorf("%w: the rate of one caller", errs.ErrRateLimited)}
 }
 
 // throttle counts a request, when it is known who sent it.

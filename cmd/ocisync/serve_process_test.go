@@ -18,12 +18,6 @@ import (
 	"time"
 )
 
-// nowhere is a log that nobody reads.
-type nowhere struct{}
-
-func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
-func (nowhere) Close() error                { return nil }
-
 // serveProcess runs ocisync serve in a process of its own until the test ends.
 func serveProcess(t *testing.T, args ...string) (*serverProcess, string) {
 	t.Helper()

@@ -112,6 +112,12 @@ func scriptEnv(ts *testscript.TestScript) (env []string) {
 	return env
 }
 
+// nowhere is a log that nobody reads.
+type nowhere struct{}
+
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) Close() error                { return nil }
+
 // startServer runs this test binary as ocisync serve on a free port. What it says on stderr goes to log, too.
 func startServer(dir string, env []string, log io.WriteCloser, args []string) (*serverProcess, error) {
 	exe, err := os.Executable()

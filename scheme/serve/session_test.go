@@ -236,13 +236,19 @@ func (allow) Authorize(context.Context, Context) error { return nil }
 // A session of an earlier process that comes back counts, and may be cancelled although there is no room for it.
 func TestASessionThatComesBackCounts(t *testing.T) {
 	c := start(t, mem.New(), WithMaxSessions(1))
+	forget := func() {
+		c.s.sessions.mu.Lock()
+		defer c.s.sessions.mu.Unlock()
+		clear(c.s.sessions.open)
+		clear(c.s.sessions.of)
+	}
 	old := c.session("a")
-	c.s.sessions.mu.Lock()
-	clear(c.s.sessions.open)
-	clear(c.s.sessions.of)
-	c.s.sessions.mu.Unlock()
+	forget()
+	gone := c.session("a")
+	forget()
 	second := c.session("a")
 	c.want(429, "TOOMANYREQUESTS", "PATCH", old, "x", nil)
+	c.want(204, "", "DELETE", gone, nil, nil) // which is no reason to refuse
 	c.want(204, "", "DELETE", second, nil, nil)
 	c.want(202, "", "PATCH", old, "x", nil)
 	c.want(429, "TOOMANYREQUESTS", "POST", "/v2/a/blobs/uploads/", nil, nil)
@@ -562,4 +568,48 @@ func TestUploadsWhenThePlaceIsFull(t *testing.T) {
 	c.want(204, "", "DELETE", other, nil, nil)
 	c.want(201, "", "PUT", loc+"?digest="+sum("01234567"), "4567", chunk(4, 7))
 	c.stored("a", "01234567")
+}
+
+// What POST announces is hashed from the first byte on, so that a PUT need not read everything again.
+func TestTheAnnouncedAlgorithmHashesFromTheStart(t *testing.T) {
+	everyPlace(t, func(t *testing.T, c *client) {
+		loc := c.want(202, "", "POST", "/v2/a/blobs/uploads/?digest-algorithm=sha512", nil, nil).Header.Get("Location")
+		c.want(202, "", "PATCH", loc, "x", nil)
+		at := c.s.places[0].Root.WithRepo("a")
+		in, err := c.s.ingests(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := in.Ingest(t.Context(), in.ref, c.ingests()[0].Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		if got := u.Digest(); got != digest.SHA512.FromString("x") {
+			t.Error("hashed is", got)
+		}
+	})
+}
+
+// A request that the client gave up on may arrive after those that came in its place. It does no harm that the client does
+// not learn of.
+func TestRequestsThatComeLate(t *testing.T) {
+	everyPlace(t, func(t *testing.T, c *client) {
+		loc := c.session("a")
+		c.want(202, "", "PATCH", loc, "0123", nil)
+		c.want(202, "", "PATCH", at(loc, 4), "45", nil)
+		c.want(202, "", "PATCH", loc, "01", nil).has(t, header{"Range": "0-1"}) // the first one, again
+		c.want(416, "", "PATCH", at(loc, 6), "67", nil).has(t, header{"Range": "0-1", "Location": at(loc, 2)})
+		c.want(416, "", "PUT", at(loc, 6)+"?digest="+sum("012345"), nil, nil).has(t, header{"Range": "0-1"})
+		c.want(201, "", "PUT", at(loc, 2)+"?digest="+sum("01234567"), "234567", nil)
+
+		loc = c.session("a")
+		c.want(202, "", "PATCH", loc, "abcd", nil)
+		conn := c.raw("PATCH " + loc + " HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+		c.received(6)
+		conn.Close()
+		c.idle()
+		c.want(201, "", "PUT", at(loc, 4)+"?digest="+sum("abcd"), nil, nil) // who knows of nothing else
+		c.stored("a", "abcd")
+	})
 }

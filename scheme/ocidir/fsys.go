@@ -109,7 +109,7 @@ func (v *volume) create(name string) (*os.File, error) {
 	if err := v.step(stepCreate, name); err != nil {
 		return nil, err
 	}
-	return v.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+	return v.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 }
 
 // write appends p to f. A hook's error leaves half of p, as a crash or a full disk does.
@@ -139,7 +139,7 @@ func (v *volume) sync(f *os.File, name string) error {
 
 // syncName makes the content of a file durable that was written by somebody else.
 func (v *volume) syncName(name string) error {
-	f, err := v.root.Open(name)
+	f, err := v.open(name, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func (v *volume) syncDir(name string) error {
 	if err := v.step(stepSyncDir, name); err != nil {
 		return pretended(err)
 	}
-	f, err := v.root.Open(name)
+	f, err := v.open(name, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

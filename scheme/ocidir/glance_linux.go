@@ -67,7 +67,7 @@ func (v *volume) glance(name string) (fileID, error) {
 		id, ok := v.lstat(name)
 		return id, unknownUnless(ok)
 	}
-	fd, err := v.beneath(name, unix.O_PATH|unix.O_NOFOLLOW)
+	fd, err := v.beneath(name, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return fileID{}, err
 	}
@@ -93,7 +93,7 @@ func fstatID(fd int) (fileID, bool) {
 
 // openQuick is openFile for a regular file, or for none. O_NONBLOCK keeps a FIFO from blocking the open.
 func (v *volume) openQuick(name string) (*os.File, fileID, error) {
-	fd, err := v.beneath(name, unix.O_RDONLY|unix.O_NONBLOCK)
+	fd, err := v.beneath(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fileID{}, err
 	}
@@ -108,13 +108,32 @@ func (v *volume) openQuick(name string) (*os.File, fileID, error) {
 	return os.NewFile(uintptr(fd), v.root.Name()+"/"+name), id, nil
 }
 
+// open is os.Root's OpenFile.
+func (v *volume) open(name string, flag int, perm fs.FileMode) (*os.File, error) {
+	var mode uint64
+	if flag&os.O_CREATE != 0 {
+		mode = uint64(perm.Perm())
+	}
+	fd, err := v.beneath(name, flag, mode)
+	switch {
+	case err == errUnknown:
+		return v.root.OpenFile(name, flag, perm)
+	case err != nil:
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), v.root.Name()+"/"+name), nil
+}
+
 // beneath opens a path that does not leave the volume.
-func (v *volume) beneath(name string, flags uint64) (int, error) {
+func (v *volume) beneath(name string, flags int, mode uint64) (int, error) {
 	dir := v.at()
 	if dir < 0 || noBeneath.Load() {
 		return -1, errUnknown
 	}
-	fd, err := unix.Openat2(dir, name, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
+	if flags&unix.O_PATH == 0 {
+		flags |= unix.O_LARGEFILE // where it is not 0
+	}
+	fd, err := unix.Openat2(dir, name, &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: mode, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
 	switch err {
 	case nil:
 		return fd, nil

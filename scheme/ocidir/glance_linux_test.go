@@ -55,6 +55,11 @@ func TestLookingStaysInTheLayout(t *testing.T) {
 			}
 			f.Close()
 		}
+		for _, name := range []string{"away/new", "away/file", "out"} {
+			if f, err := v.open(name, os.O_RDWR|os.O_CREATE, 0o666); err == nil {
+				t.Errorf("quick %v: %s is opened to be written to: %s", quick, name, f.Name())
+			}
+		}
 		for _, name := range []string{"away/file", "out", "sub/dir", "sub/pipe"} {
 			if _, err := v.stat(name); err == nil || absent(err) {
 				t.Errorf("quick %v: stat of %s: %v", quick, name, err)

@@ -2,7 +2,10 @@
 
 package ocidir
 
-import "os"
+import (
+	"io/fs"
+	"os"
+)
 
 // Elsewhere os.Root does everything, and what is not known is looked for again.
 
@@ -16,3 +19,7 @@ func (v *volume) confirm(name string, id fileID) bool {
 func (v *volume) glance(string) (fileID, error) { return fileID{}, errUnknown }
 
 func (v *volume) openQuick(string) (*os.File, fileID, error) { return nil, fileID{}, errUnknown }
+
+func (v *volume) open(name string, flag int, perm fs.FileMode) (*os.File, error) {
+	return v.root.OpenFile(name, flag, perm)
+}

@@ -225,7 +225,7 @@ func (v *volume) tryOwn(name string, create bool) (*os.File, error) {
 	if create {
 		flag |= os.O_CREATE
 	}
-	f, err := v.root.OpenFile(name, flag, 0o666)
+	f, err := v.open(name, flag, 0o666)
 	if err != nil {
 		return nil, err
 	}

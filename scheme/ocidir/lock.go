@@ -82,7 +82,7 @@ func (v *volume) lockAs(name string) (*fileLock, error) {
 }
 
 func (v *volume) openLock(name string) (*os.File, error) {
-	f, err := v.root.OpenFile(name, os.O_RDWR, 0)
+	f, err := v.open(name, os.O_RDWR, 0)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
@@ -92,7 +92,7 @@ func (v *volume) openLock(name string) (*os.File, error) {
 	if err := v.step(stepCreate, name); err != nil {
 		return nil, err
 	}
-	return v.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
+	return v.open(name, os.O_RDWR|os.O_CREATE, 0o666)
 }
 
 // valid reports whether the file that is locked is still the one that others find: .ocisync may be deleted at any time,

@@ -157,7 +157,7 @@ func (b *blobFile) read(ctx context.Context, d digest.Digest) ([]byte, error) {
 		}
 		if d.Algorithm().FromBytes(raw) == d {
 			b.l.mem.setVerified(b.id, d)
-			b.l.mem.blobs.keep(b.id, d, raw)
+			b.l.mem.blobs.keep(b.l.path, b.id, d, raw)
 			return raw, nil
 		}
 		if err := b.l.condemn(ctx, b.f, b.id, b.name, d); err != nil {

@@ -257,7 +257,7 @@ func (l *layout) readManifest(ctx context.Context, d digest.Digest, mediaType st
 		return l.condemn(ctx, f, id, name, d)
 	})
 	if err == nil {
-		l.mem.manifests.keep(id, d, knownManifest{m, mediaType})
+		l.mem.manifests.keep(l.path, id, d, knownManifest{m, mediaType})
 	}
 	return m, err
 }

@@ -23,6 +23,8 @@ const (
 
 // recollection is contents of files that were read and verified. The bytes cannot become wrong here; that they are still
 // the layout's shows in the file: a layout has them as long as the name that the digest stands for has that very file.
+// A look at the name follows links on the way, wherever they lead. So each layout remembers for itself what it has read,
+// in a way that does not leave it: what another one has read is not found by a link to there.
 type recollection[V any] struct {
 	size  func(V) int
 	most  int // how large one may be
@@ -32,8 +34,9 @@ type recollection[V any] struct {
 }
 
 type recallKey struct {
-	id fileID
-	d  digest.Digest
+	layout string // its path
+	id     fileID
+	d      digest.Digest
 }
 
 // knownManifest is a manifest, and the type that was asked for when it was read.
@@ -42,7 +45,7 @@ type knownManifest struct {
 	mediaType string
 }
 
-func (r *recollection[V]) keep(id fileID, d digest.Digest, v V) {
+func (r *recollection[V]) keep(layout string, id fileID, d digest.Digest, v V) {
 	size := r.size(v)
 	if size > r.most {
 		return
@@ -52,7 +55,7 @@ func (r *recollection[V]) keep(id fileID, d digest.Digest, v V) {
 	if r.known == nil {
 		r.known = map[recallKey]V{}
 	}
-	key := recallKey{id, d}
+	key := recallKey{layout, id, d}
 	r.drop(key)
 	for old := range r.known { // whichever comes first: all can be read again
 		if r.bytes+size+recallCost <= maxRecalled {
@@ -71,10 +74,10 @@ func (r *recollection[V]) drop(key recallKey) {
 	}
 }
 
-func (r *recollection[V]) get(id fileID, d digest.Digest) (V, bool) {
+func (r *recollection[V]) get(layout string, id fileID, d digest.Digest) (V, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	v, ok := r.known[recallKey{id, d}]
+	v, ok := r.known[recallKey{layout, id, d}]
 	return v, ok
 }
 
@@ -88,7 +91,7 @@ func (l *layout) recall(d digest.Digest, mediaType string) *manifest.Manifest {
 	if !ok {
 		return nil
 	}
-	known, ok := l.mem.manifests.get(id, d)
+	known, ok := l.mem.manifests.get(l.path, id, d)
 	if !ok || known.mediaType != mediaType || l.mem.isBad(id, d) {
 		return nil
 	}
@@ -110,7 +113,7 @@ func (o *OCIDir) recallBlob(path string, d digest.Digest) ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
-	raw, ok := o.mem.blobs.get(id, d)
+	raw, ok := o.mem.blobs.get(l.path, id, d)
 	return raw, ok && !o.mem.isBad(id, d) && l.inPlace()
 }
 

@@ -172,13 +172,13 @@ func TestChangesOfOthersAreSeenAtOnce(t *testing.T) {
 func TestWhatIsInMemoryIsBounded(t *testing.T) {
 	c := &newMemory().blobs
 	for range 3 {
-		c.keep(fileID{ino: 1}, "d", []byte("same"))
+		c.keep("l", fileID{ino: 1}, "d", []byte("same"))
 	}
 	if want := len("same") + recallCost; c.bytes != want {
 		t.Errorf("%d bytes for one, want %d", c.bytes, want)
 	}
 	for i := range 2000 {
-		c.keep(fileID{ino: uint64(i)}, "d", make([]byte, maxRecallBlob))
+		c.keep("l", fileID{ino: uint64(i)}, "d", make([]byte, maxRecallBlob))
 		total := 0
 		for _, raw := range c.known {
 			total += len(raw) + recallCost
@@ -190,9 +190,51 @@ func TestWhatIsInMemoryIsBounded(t *testing.T) {
 	if len(c.known) < 1000 {
 		t.Errorf("only %d are kept", len(c.known))
 	}
-	if c.keep(fileID{}, "large", make([]byte, maxRecallBlob+1)); len(c.known) > 0 {
-		if _, ok := c.get(fileID{}, "large"); ok {
+	if c.keep("l", fileID{}, "large", make([]byte, maxRecallBlob+1)); len(c.known) > 0 {
+		if _, ok := c.get("l", fileID{}, "large"); ok {
 			t.Error("one that is too large is kept")
 		}
+	}
+}
+
+// What another layout has read is not found by a link to there, neither its bytes nor that it is there.
+func TestWhatIsInMemoryIsOfItsLayout(t *testing.T) {
+	for _, planted := range []string{"blobs", "blobs/sha256"} {
+		t.Run(planted, func(t *testing.T) {
+			api := New(WithDurability(None))
+			defer api.Close()
+			secret := ref.Ref{Scheme: ref.SchemeOCIDir, Root: t.TempDir()}
+			own := ref.Ref{Scheme: ref.SchemeOCIDir, Root: t.TempDir()}
+			m := opaque(t, "secret")
+			for _, r := range []ref.Ref{own, secret} { // so that there is an index with the tag
+				if _, err := api.ManifestPut(t.Context(), r.WithTag("t"), m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, get := range []func(context.Context, *OCIDir, ref.Ref, types.Descriptor) (string, error){getManifest, getBlob} {
+				if got, err := get(t.Context(), api, secret, m.Descriptor()); err != nil || got != "secret" {
+					t.Fatal(got, err)
+				}
+			}
+			path := filepath.Join(own.Root, filepath.FromSlash(planted))
+			if err := errors.Join(os.RemoveAll(path), os.Symlink(filepath.Join(secret.Root, filepath.FromSlash(planted)), path)); err != nil {
+				t.Skip(err)
+			}
+			if got, err := getManifest(t.Context(), api, own, m.Descriptor()); err == nil {
+				t.Errorf("the manifest is read: %q", got)
+			}
+			if got, err := getBlob(t.Context(), api, own, m.Descriptor()); err == nil {
+				t.Errorf("the blob is read: %q", got)
+			}
+			if d, err := api.BlobHead(t.Context(), own, m.Descriptor()); err == nil {
+				t.Errorf("the blob is there: %v", d)
+			}
+			if d, err := api.ManifestHead(t.Context(), own.WithTag("t")); err == nil {
+				t.Errorf("the manifest is there: %v", d)
+			}
+			if err := api.BlobMount(t.Context(), own, ref.Ref{Scheme: ref.SchemeOCIDir, Root: t.TempDir()}, m.Descriptor()); err == nil {
+				t.Error("the blob is mounted")
+			}
+		})
 	}
 }

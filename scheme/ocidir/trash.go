@@ -112,9 +112,6 @@ func (l *layout) unbury(d digest.Digest) error {
 
 // statBlob is volume.stat for a blob, which a collector may just have in hand.
 func (l *layout) statBlob(d digest.Digest, name string) (fileID, error) {
-	if id, ok := l.vol.lstat(name); ok && l.mem.isVerified(id, d) { // known by a safe way
-		return id, nil
-	}
 	id, err := l.vol.stat(name)
 	if !absent(err) {
 		return id, err

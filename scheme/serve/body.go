@@ -82,6 +82,14 @@ func (b *body) last(limit time.Duration) (rest, asked bool) {
 	return !b.busy, b.asked
 }
 
+// cut lets the reading have the deadline that is set next, and no later one: a Read that is just about to begin would
+// otherwise move it.
+func (b *body) cut() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading.set = nil
+}
+
 // end is called when the request has been answered: the connection's deadlines are the next one's.
 func (b *body) end() {
 	b.mu.Lock()

@@ -279,7 +279,7 @@ func (c *capped) Read(p []byte) (int, error) {
 func (s *Server) finish(x *exchange, u *session, told int64) error {
 	ranged := x.r.Header.Get("Content-Range") != ""
 	if at, err := u.from(told); err == nil && at == 0 && u.received == 0 && !ranged {
-		if err := s.putBody(x, x.req.Digest); err != nil {
+		if err := s.putBody(x, u); err != nil {
 			return err
 		}
 		s.remove(x, u)
@@ -343,8 +343,10 @@ func (s *Server) commit(x *exchange, u *session, up scheme.Upload) error {
 	if !ok {
 		return errs.ErrUnsupported
 	}
+	lent := &loan{r: content}
+	defer lent.end()
 	part := func(offset int64) io.ReadCloser {
-		return io.NopCloser(io.NewSectionReader(content, offset, u.received-offset))
+		return io.NopCloser(io.NewSectionReader(lent, offset, u.received-offset))
 	}
 	vr, err := blob.NewReader(part(0), desc)
 	if err != nil {

@@ -105,7 +105,7 @@ func (x *exchange) drain() {
 	if !rest || x.r.Header.Get("Expect") != "" && !asked {
 		return
 	}
-	if _, err := io.CopyN(io.Discard, x.body, maxDrain); err != io.EOF {
-		x.header("Connection", "close")
+	if _, err := io.CopyN(io.Discard, x.body, maxDrain); err != io.EOF && x.r.ProtoMajor < 2 {
+		x.header("Connection", "close") // HTTP/2 ends the stream; this would be the end of all others, too
 	}
 }

@@ -221,10 +221,14 @@ func (s *Server) lookInto(in ingests) error {
 	if err = unless(err, io.EOF); err != nil {
 		return err
 	}
+	var failed error
 	for _, key := range old {
-		if err := in.expire(s.ctx, key, s.sessionTTL); err != nil {
+		if err := s.ctx.Err(); err != nil {
 			return err
 		}
+		if err := in.expire(s.ctx, key, s.sessionTTL); err != nil {
+			failed = err // one that cannot be removed does not keep the others; the last reason is as good as any
+		}
 	}
-	return nil
+	return failed
 }

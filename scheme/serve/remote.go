@@ -13,6 +13,9 @@ import (
 func WithTrustedProxies(prefixes ...netip.Prefix) Option {
 	return func(c *config) {
 		for _, p := range prefixes {
+			if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 { // a peer is an IPv4 address then
+				p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+			}
 			c.proxies = append(c.proxies, p.Masked())
 		}
 	}

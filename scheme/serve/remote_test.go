@@ -20,7 +20,7 @@ func prefixes(t *testing.T, all ...string) []netip.Prefix {
 }
 
 func TestRemote(t *testing.T) {
-	c := newConfig([]Option{WithTrustedProxies(prefixes(t, "10.0.0.0/8", "2001:db8:1::/48")...)})
+	c := newConfig([]Option{WithTrustedProxies(prefixes(t, "10.0.0.0/8", "2001:db8:1::/48", "::ffff:172.16.0.0/108")...)})
 	for _, tc := range []struct {
 		name, peer string
 		forwarded  []string // X-Forwarded-For
@@ -46,6 +46,7 @@ func TestRemote(t *testing.T) {
 		{"IPv6 with a port", "10.0.0.1:1", []string{"[2001:db8:2::1]:4711"}, "2001:db8:2::1"},
 		{"IPv6 in brackets", "10.0.0.1:1", []string{"[2001:db8:2::1]"}, "2001:db8:2::1"},
 		{"IPv4 in IPv6", "[::ffff:10.0.0.1]:1", []string{"::ffff:203.0.113.1"}, "203.0.113.1"},
+		{"through a proxy that was named as IPv4 in IPv6", "172.16.0.1:1", []string{"203.0.113.1"}, "203.0.113.1"},
 		{"a zone", "[fe80::1%eth0]:1", nil, "fe80::1"},
 		{"a Unix socket", "@", []string{"203.0.113.1"}, "invalid IP"},
 	} {

@@ -29,7 +29,7 @@ func (s *Server) uploadStart(x *exchange) error {
 			return s.created(x, x.req.Mount)
 		}
 	} else if x.req.Digest != "" {
-		if err := s.putBody(x, x.req.Digest); err != nil {
+		if err := s.putBody(x, nil); err != nil {
 			return err
 		}
 		return s.created(x, x.req.Digest)
@@ -244,17 +244,21 @@ func afterwards(x *exchange) (context.Context, context.CancelFunc) {
 
 // interrupt ends the reading of the request's body, at once.
 func (x *exchange) interrupt() {
+	x.body.cut()
 	// A server that has no deadlines ends it at the next read, see alive.
 	_ = http.NewResponseController(x.w).SetReadDeadline(time.Unix(1, 0))
 }
 
-// putBody stores a blob that arrives in one request. Nothing is spooled.
-func (s *Server) putBody(x *exchange, d digest.Digest) error {
+// putBody stores a blob that arrives in one request. Nothing is spooled. It ends with the session u, nil if there is none.
+func (s *Server) putBody(x *exchange, u *session) error {
 	body, err := s.limited(x, 0)
 	if err != nil {
 		return err
 	}
-	desc := types.Descriptor{Digest: d, Size: max(x.r.ContentLength, 0)}
+	if u != nil {
+		body = &alive{r: body, u: u}
+	}
+	desc := types.Descriptor{Digest: x.req.Digest, Size: max(x.r.ContentLength, 0)}
 	vr, err := blob.NewReader(io.NopCloser(body), desc)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ type console struct {
 	w     io.Writer
 	above io.Writer // the view, or nil
 
-	lines atomic.Bool // with --progress json: whatever is said is a line of JSON
+	lines atomic.Bool // with --progress json, or a log in JSON: whatever is said is a line of JSON
 }
 
 // Write takes whole lines.

@@ -22,7 +22,7 @@ import (
 const maxCauses = 3
 
 // report tells on stderr what failed, where and why, and what the user can do about it. To people, the same advice is
-// given once; with --progress json, each failure is an object of its own.
+// given once; where stderr is lines of JSON, each failure is an object of its own.
 func (a *app) report(cmd *cobra.Command, err error) {
 	given := map[string]bool{}
 	for _, e := range separate(err) {
@@ -30,7 +30,7 @@ func (a *app) report(cmd *cobra.Command, err error) {
 			continue
 		}
 		causes := leaves(e)
-		if a.events() {
+		if a.events() || a.console.lines.Load() {
 			hint := strings.TrimPrefix(firstHint(append([]error{e}, causes...)), "usage: ")
 			a.console.json(jsonError{Time: time.Now().UTC(), Event: "error", Error: a.explain(cmd, e), Hint: hint})
 			continue

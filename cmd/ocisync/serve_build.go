@@ -188,6 +188,7 @@ func (a *app) serveLog(c *serveConfig) (*slog.Logger, error) {
 	}
 	options := &slog.HandlerOptions{Level: level}
 	if c.Log.Format == logJSON || c.Log.Format == "" && a.events() {
+		a.console.lines.Store(true) // who reads the log gets no line of another form
 		return slog.New(slog.NewJSONHandler(a.console, options)), nil
 	}
 	return slog.New(slog.NewTextHandler(a.console, options)), nil

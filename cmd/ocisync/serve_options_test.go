@@ -16,6 +16,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -250,7 +251,7 @@ func TestLimitsOfConnectionsAndTime(t *testing.T) {
 // TestTLSIsOfThisCentury: TLS 1.2 at least.
 func TestTLSIsOfThisCentury(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c")
-	if err := makeCertificate(path); err != nil {
+	if err := makeCertificate(path, time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	config, err := (&tlsConfig{Cert: path + ".pem", Key: path + ".key"}).load(slog.New(slog.DiscardHandler))
@@ -278,5 +279,33 @@ func TestTLSIsOfThisCentury(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// TestCertificateDates: an operator is told what clients are going to say, and of what can be read nothing wrong is advised.
+func TestCertificateDates(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		from time.Time
+		want string
+	}{
+		"good":    {now.Add(-time.Hour), ""},
+		"expired": {now.Add(-3 * time.Hour), "has expired"},
+		"early":   {now.Add(time.Hour), "not valid yet"},
+	} {
+		path, log := filepath.Join(t.TempDir(), name), new(bytes.Buffer)
+		if err := makeCertificate(path, c.from); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (&tlsConfig{Cert: path + ".pem", Key: path + ".key"}).load(slog.New(slog.NewTextHandler(log, nil))); err != nil {
+			t.Fatal(err)
+		}
+		if c.want == "" && log.Len() > 0 || !strings.Contains(log.String(), c.want) {
+			t.Errorf("%s: the log says %q", name, log)
+		}
+	}
+	_, err := (&tlsConfig{Cert: "absent.pem", Key: "absent.key"}).load(slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(hintFor(err), "are there") {
+		t.Errorf("no files: %v, try %s", err, hintFor(err))
 	}
 }

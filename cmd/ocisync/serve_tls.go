@@ -2,7 +2,10 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
@@ -37,7 +40,12 @@ func (c *tlsConfig) load(log *slog.Logger) (*tls.Config, error) {
 	}
 	cert := &certificate{files: *c, log: log, every: certEvery}
 	if err := cert.read(); err != nil {
-		return nil, usagef("the certificate and its key as PEM files that belong together", "TLS: %w", err)
+		hint := "the certificate and its key as PEM files that belong together"
+		var path *fs.PathError
+		if errors.As(err, &path) { // nothing is known of what is in them
+			hint = "files that are there, and that this user may read"
+		}
+		return nil, usagef(hint, "TLS: %w", err)
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get}, nil
 }
@@ -53,7 +61,19 @@ func (c *certificate) read() error {
 		return fmt.Errorf("%s and %s: %w", c.files.Cert, c.files.Key, err)
 	}
 	c.current, c.state, c.looked = &pair, state, time.Now()
+	c.warnDates(pair.Leaf, c.looked)
 	return nil
+}
+
+// warnDates says what clients will not: that they refuse the certificate because of its dates.
+func (c *certificate) warnDates(leaf *x509.Certificate, now time.Time) {
+	switch {
+	case leaf == nil: // GODEBUG=x509keypairleaf=0
+	case now.After(leaf.NotAfter):
+		c.log.Warn("the certificate has expired: clients will refuse it", "file", c.files.Cert, "expired", leaf.NotAfter)
+	case now.Before(leaf.NotBefore):
+		c.log.Warn("the certificate is not valid yet: clients will refuse it", "file", c.files.Cert, "from", leaf.NotBefore)
+	}
 }
 
 func (c *certificate) stat() (state [2]fileState, err error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,11 +43,48 @@ func (c *serveConfig) Validate() error {
 		}
 		names[p.Name] = true
 	}
+	if err := c.checkGroups(); err != nil {
+		return err
+	}
 	if c.Auth.AnonymousPull && !c.Auth.known() {
 		return yamlfile.At("auth", errors.New("anonymous-pull says what nobody in particular may do, and there is nobody else"), "users or htpasswd beside it")
 	}
 	if c.Limits.Burst != 0 && c.Limits.Rate == 0 {
 		return yamlfile.At("limits", errors.New("burst needs a rate"), "rate: 50")
+	}
+	return nil
+}
+
+// checkGroups finds groups of rules that nobody can be in: a name with a typing error would just allow nothing. Users
+// are not looked for, as they may be in an htpasswd file.
+func (c *serveConfig) checkGroups() error {
+	known := slices.Collect(maps.Keys(c.Groups))
+	for _, u := range c.Auth.Users {
+		known = append(known, u.Groups...)
+	}
+	slices.Sort(known)
+	for i, r := range c.Rules {
+		for _, g := range r.Groups {
+			if !slices.Contains(known, g) {
+				hint := "groups: {" + g + ": [NAME]}"
+				if len(known) > 0 {
+					hint = "one of " + strings.Join(slices.Compact(known), ", ")
+				}
+				return yamlfile.AtElement("rules", i, fmt.Errorf("there is no group %q", g), hint)
+			}
+		}
+	}
+	return nil
+}
+
+// Validate says whether users can be told apart.
+func (c authConfig) Validate() error {
+	names := map[string]bool{}
+	for i, u := range c.Users {
+		if names[u.Name] {
+			return yamlfile.AtElement("users", i, fmt.Errorf("two users have the name %q", u.Name), "another name")
+		}
+		names[u.Name] = true
 	}
 	return nil
 }
@@ -121,17 +159,23 @@ func (c ruleConfig) Validate() error {
 	return yamlfile.At(key, errors.New(text), "")
 }
 
-// Validate refuses what is below zero, which would mean nothing.
+// Validate refuses what would mean nothing: what is below zero, and none at all of what pushes and lists cannot do without.
 func (c limitConfig) Validate() error {
 	for _, n := range []struct {
 		key   string
 		value *int
+		least int
 	}{
-		{"tags", c.Tags}, {"page", c.Page}, {"sessions", c.Sessions}, {"sessions-each", c.SessionsEach}, {"requests", c.Requests},
-		{"requests-each", c.RequestsEach}, {"connections", c.Connections}, {"connections-each", c.ConnectionsEach}, {"burst", &c.Burst},
+		{"tags", c.Tags, 10}, // distribution-spec, "Pushing Manifests"
+		{"page", c.Page, 1}, {"sessions", c.Sessions, 1}, {"sessions-each", c.SessionsEach, 1}, {"requests", c.Requests, 0},
+		{"requests-each", c.RequestsEach, 0}, {"connections", c.Connections, 0}, {"connections-each", c.ConnectionsEach, 0}, {"burst", &c.Burst, 0},
 	} {
-		if n.value != nil && *n.value < 0 {
+		switch {
+		case n.value == nil || *n.value >= n.least:
+		case n.least == 0:
 			return yamlfile.At(n.key, fmt.Errorf("%d is less than nothing", *n.value), "")
+		default:
+			return yamlfile.At(n.key, fmt.Errorf("%d is too few", *n.value), fmt.Sprintf("%d or more", n.least))
 		}
 	}
 	for _, t := range []struct {

@@ -148,11 +148,11 @@ func (p *serverProcess) kill() {
 // host waits until it says where it listens.
 func (p *serverProcess) host() (host string, err error) {
 	err = p.await(func(line string) bool {
-		if !strings.HasPrefix(line, "serving ") {
+		if !strings.HasPrefix(line, "serving ") && !strings.Contains(line, `"note":"serving `) {
 			return false
 		}
 		_, port, found := strings.Cut(line, "://127.0.0.1:")
-		port, _, _ = strings.Cut(port, "/")
+		port = port[:len(port)-len(strings.TrimLeft(port, "0123456789"))]
 		host = "127.0.0.1:" + port
 		return found
 	})
@@ -226,11 +226,11 @@ func (p *serverProcess) end(ts *testscript.TestScript, sig string, want int) {
 }
 
 func scriptCertificate(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(makeCertificate(ts.MkAbs(args[0])))
+	ts.Check(makeCertificate(ts.MkAbs(args[0]), time.Now().Add(-time.Hour)))
 }
 
-// makeCertificate writes a certificate for 127.0.0.1 and its key to path.pem and path.key.
-func makeCertificate(path string) error {
+// makeCertificate writes a certificate for 127.0.0.1, good for two hours, and its key to path.pem and path.key.
+func makeCertificate(path string, from time.Time) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -241,7 +241,7 @@ func makeCertificate(path string) error {
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: filepath.Base(path)}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: from, NotAfter: from.Add(2 * time.Hour), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)

@@ -122,6 +122,7 @@ func Decode(name string, raw []byte, into any) error {
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
 		panic("yamlfile: into must point to a struct")
 	}
+	raw = bytes.TrimPrefix(raw, []byte("\ufeff")) // as editors on Windows write it; YAML 1.2, 5.2
 	d := &decoder{file: name, raw: bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n"))}
 	body, err := d.parse()
 	if err != nil || body == nil {
@@ -190,7 +191,7 @@ func (d *decoder) checkTokens(tokens token.Tokens) error {
 			}
 			entries++
 		case token.InvalidType:
-			return d.at(t, errors.New(t.Error), "")
+			return d.invalid(t)
 		}
 		if flow > maxDepth || flow == 0 && entries > maxDepth || t.Position.IndentNum > 8*maxDepth {
 			return d.at(t, fmt.Errorf("this is nested deeper than %d levels", maxDepth), "")
@@ -210,6 +211,16 @@ func (d *decoder) syntax(err error) error {
 		return d.at(e.GetToken(), fmt.Errorf("the key %q is there twice", e.GetToken().Value), "")
 	}
 	return d.at(e.GetToken(), errors.New(message), "")
+}
+
+// invalid is the error of a token that is none. That of a tab does not name it, and nobody sees it.
+func (d *decoder) invalid(t *token.Token) error {
+	err := d.at(t, errors.New(t.Error), "")
+	var e *Error
+	if errors.As(err, &e) && strings.Contains(e.Source[:len(e.Source)-len(strings.TrimLeft(e.Source, " \t"))], "\t") {
+		e.Err, e.Hint = errors.New("the line begins with a tab"), "spaces, of which YAML's indentation is made"
+	}
+	return err
 }
 
 // whole is an error about no place in particular.

@@ -103,6 +103,14 @@ func TestEverythingIsRead(t *testing.T) {
 	}
 }
 
+// TestMarkOfAnEditor: a byte order mark is no part of the first key.
+func TestMarkOfAnEditor(t *testing.T) {
+	var got sample
+	if err := Decode("f", []byte("\ufeffname: x\r\n"), &got); err != nil || got.Name != "x" {
+		t.Errorf("got %q, %v", got.Name, err)
+	}
+}
+
 func TestWhatAFileDoesNotHaveStays(t *testing.T) {
 	for _, raw := range []string{"", "# nothing\n", "---\n", "inner:\n", "inner:\n  # path: x\nparts:\nlabels:\n", "{}", "inner: {}"} {
 		got := sample{Name: "before", Inner: inner{Path: "p"}, Wait: time.Second}
@@ -148,7 +156,7 @@ func TestErrorsShowThePlace(t *testing.T) {
 		"tag":                     {"name: !!str x\n", "!!str", "tags and directives", "leave it out; a text that begins with ! or % needs quotes"},
 		"directive":               {"%YAML 1.2\n---\nname: x\n", "%", "tags and directives", "leave it out; a text that begins with ! or % needs quotes"},
 		"two documents":           {"name: a\n---\nname: b\n", "name", "a second document", ""},
-		"tab":                     {"inner:\n\tpath: x\n", "", "", ""},
+		"tab":                     {"inner:\n\tpath: x\n", "", "the line begins with a tab", "spaces, of which YAML's indentation is made"},
 		"open quote":              {"name: \"x\n", "", "", ""},
 		"open bracket":            {"nets: [a\n", "", "", ""},
 		"wrong indent":            {"inner:\n    path: x\n  user-names: []\n", "", "", ""},

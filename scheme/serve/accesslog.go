@@ -4,11 +4,15 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+
+	"github.com/ocisync/ocisync/internal/ocihttp"
 )
 
 // AccessLog is an inspector that logs every request as one record "request" with the attributes id, subject, remote,
-// method, endpoint, repository, resource, status, received and sent (bytes of the bodies), duration, agent, aborted
-// and error; those that do not apply are left out, and path stands for a request that is none of the specification.
+// method, endpoint, repository, resource, digest, status, received and sent (bytes of the bodies), duration, agent,
+// aborted and error; those that do not apply are left out, and path stands for a request that is none of the
+// specification. The digest is that of what was pushed or pulled, where the resource does not say it: a tag moves, and an
+// upload's name is gone with it.
 // Credentials, other headers and the query are not in it, nor more than the beginning of an upload session's name.
 // What a client chose is cleaned of control characters, and cut.
 //
@@ -54,6 +58,9 @@ func (a accessLog) Inspect(e *Event) {
 	}
 	text("repository", e.Repository)
 	text("resource", shownResource(e.Context))
+	if d := e.Header.Get(ocihttp.HeaderContentDigest); d != e.Resource {
+		text("digest", d)
+	}
 	attrs = append(attrs, slog.Int("status", e.Status), slog.Int64("received", e.Received), slog.Int64("sent", e.Sent), slog.Duration("duration", e.Duration))
 	text("agent", e.Request.UserAgent())
 	if e.Aborted {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ocisync/ocisync/scheme/mem"
+	"github.com/ocisync/ocisync/types"
 )
 
 // logged reads the records of a JSON log.
@@ -38,6 +40,7 @@ func TestAccessLog(t *testing.T) {
 	var asked int
 	c := start(t, mem.New(), WithAuthenticator(passwords{&asked}), WithInspector(AccessLog(slog.New(slog.NewJSONHandler(&buf, nil)))))
 	d := string(digest.FromString("hello"))
+	manifest := `{"schemaVersion":2,"mediaType":"` + types.MediaTypeImageIndex + `","manifests":[]}`
 	session := func() string {
 		return ask(c.s, "POST", "/v2/a/blobs/uploads/", "192.0.2.1:1", basic("ann", "ann")).Header().Get("Location")
 	}()
@@ -53,11 +56,15 @@ func TestAccessLog(t *testing.T) {
 			"level": "INFO", "method": "GET", "endpoint": "ping", "status": 401.0, "subject": "", "repository": "", "resource": "", "path": ""}},
 		{"PUT", session + "?digest=" + d, "hello", header{"User-Agent": "test/1.0"}, map[string]any{
 			"level": "INFO", "method": "PUT", "endpoint": "upload", "repository": "a", "resource": name[:8] + "…", "status": 201.0,
-			"received": 5.0, "sent": 0.0, "subject": "ann", "remote": "192.0.2.1", "agent": "test/1.0", "error": "", "aborted": ""}},
+			"received": 5.0, "sent": 0.0, "digest": d, "subject": "ann", "remote": "192.0.2.1", "agent": "test/1.0", "error": "", "aborted": ""}},
 		{"GET", "/v2/a/blobs/" + d, "", nil, map[string]any{
-			"level": "INFO", "endpoint": "blob", "resource": d, "status": 200.0, "received": 0.0, "sent": 5.0}},
+			"level": "INFO", "endpoint": "blob", "resource": d, "digest": "", "status": 200.0, "received": 0.0, "sent": 5.0}},
 		{"GET", "/v2/a/manifests/v1", "", nil, map[string]any{
-			"level": "INFO", "endpoint": "manifest", "resource": "v1", "status": 404.0}},
+			"level": "INFO", "endpoint": "manifest", "resource": "v1", "digest": "", "status": 404.0}},
+		{"PUT", "/v2/a/manifests/v2", manifest, header{"Content-Type": types.MediaTypeImageIndex}, map[string]any{
+			"method": "PUT", "subject": "ann", "resource": "v2", "digest": string(digest.FromString(manifest)), "status": 201.0}},
+		{"GET", "/v2/a/manifests/v2", "", nil, map[string]any{
+			"resource": "v2", "digest": string(digest.FromString(manifest)), "status": 200.0}},
 		{"PUT", "/v2/a/manifests/v1", "{", nil, map[string]any{"level": "WARN", "status": 400.0}},
 		{"POST", "/v2/a/blobs/uploads/?mount=" + d + "&from=b", "", nil, map[string]any{"resource": d, "status": 201.0}},
 		{"GET", "/v2/a/\x1b[2Jb", "", nil, map[string]any{"level": "INFO", "endpoint": "", "path": "/v2/a/?[2Jb", "status": 404.0}},
@@ -119,6 +126,30 @@ func TestLevels(t *testing.T) {
 	} {
 		if got := levelOf(&tc.e); got != tc.want {
 			t.Errorf("%d, aborted %v: %v, want %v", tc.e.Status, tc.e.Aborted, got, tc.want)
+		}
+	}
+}
+
+// TestFailuresAreLoggedOnce: by the access log where it goes to the same logger, and by the server where it does not.
+func TestFailuresAreLoggedOnce(t *testing.T) {
+	var buf, other bytes.Buffer
+	log := slog.New(slog.NewJSONHandler(&buf, nil))
+	for name, i := range map[string]struct {
+		inspector Inspector
+		want      string
+	}{
+		"access log": {AccessLog(log), "request"},
+		"another":    {AccessLog(slog.New(slog.NewJSONHandler(&other, nil))), "request failed"},
+		"inspector":  {&events{}, "request failed"},
+	} {
+		broken := &door{allow: func(Context) error { return errors.New("the database is gone") }}
+		c := start(t, mem.New(), append(broken.options(), WithInspector(i.inspector), WithLogger(log))...)
+		if w := ask(c.s, "GET", "/v2/a/tags/list", "192.0.2.1:1", basic("ann", password("ann"))); w.Code != http.StatusInternalServerError {
+			t.Fatalf("%s: status %d", name, w.Code)
+		}
+		all := logged(t, &buf)
+		if len(all) != 1 || all[0]["msg"] != i.want || all[0]["level"] != "ERROR" || !strings.Contains(fmt.Sprint(all[0]["error"]), "database") {
+			t.Errorf("%s: the log has %v", name, all)
 		}
 	}
 }

@@ -40,7 +40,7 @@ func (s *Server) fail(x *exchange, err error) {
 		status = se.status
 	}
 	level := slog.LevelDebug
-	if status >= http.StatusInternalServerError && x.r.Context().Err() == nil {
+	if status >= http.StatusInternalServerError && x.r.Context().Err() == nil && !s.accessLogged {
 		level = slog.LevelError
 	}
 	s.log.Log(x.r.Context(), level, "request failed", "id", x.id, "method", x.r.Method, "path", x.shownPath(), "status", status, "error", err)

@@ -3,6 +3,7 @@ package serve
 import (
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +37,7 @@ type config struct {
 	authenticator Authenticator // nil: nobody is anybody in particular
 	authorizer    Authorizer    // nil: see WithAuthenticator
 	inspectors    []Inspector
+	accessLogged  bool // an AccessLog writes to log
 
 	uploadConfig
 
@@ -59,6 +61,7 @@ func newConfig(opts []Option) config {
 	for _, o := range opts {
 		o(&c)
 	}
+	c.accessLogged = slices.Contains(c.inspectors, AccessLog(c.log))
 	return c
 }
 
@@ -93,6 +96,6 @@ func WithMaxManifest(bytes int64) Option {
 // is at least 10, as the specification asks. Default: 500.
 func WithMaxTags(n int) Option { return func(c *config) { c.maxTags = max(n, 10) } }
 
-// WithLogger sets where failures are logged: those of the server as errors, those of requests as debug messages.
-// Default: nowhere.
+// WithLogger sets where failures are logged: those of the server as errors, those of requests as debug messages, as are
+// all of them where an AccessLog to the same logger tells them anyway. Default: nowhere.
 func WithLogger(l *slog.Logger) Option { return func(c *config) { c.log = l } }

@@ -124,10 +124,10 @@ gc --output json prints one object:
               writers that went), clockMoved (ages were unknown, as somebody set the clock), error
 
 serve --output json prints one object as soon as the server can be used: url, host (HOST:PORT, with the port
-that it got), places. With --progress json, and with --log-format json, every line on stderr is JSON: either of the
-log, with time, level, msg, and for requests id, subject, remote, method, endpoint, repository, resource,
-digest (where the resource does not say it), status, received, sent, duration (ns), agent, error; or a note
-or an error, with time and event, as of copy.
+that it got), places. With --progress json, and with --log-format json, every line on stderr is JSON:
+either of the log, with time, level, msg, and for requests id, subject, remote, method, endpoint,
+repository, resource, digest (where the resource does not say it), status, received, sent, duration (ns),
+agent, error; or a note or an error, with time and event, as of copy.
 
 config check --output json prints file, kind and places (how many there are).
 

@@ -97,7 +97,7 @@ func (a *app) serve(ctx context.Context, c *serveConfig) (err error) {
 		return errors.Join(err, registry.Shutdown(ctx))
 	}
 	a.warnOpen(c, listener.Addr())
-	health := newHealth(client.API(), places, registry)
+	health := newHealth(client.API(), places, c.ReadOnly, registry)
 	server := startHTTP(listener, health, registry, tls)
 	return a.serveUntilStopped(ctx, c, server, health, places)
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types/errs"
+	"github.com/ocisync/ocisync/types/ref"
 )
 
 // health stands before a registry and answers what those ask who watch over the process: /livez, whether it lives, and
@@ -21,6 +24,7 @@ type health struct {
 	next     http.Handler
 	api      scheme.API
 	places   []served
+	readOnly bool // nobody pushes, to any place
 	stopping atomic.Bool
 
 	asking singleflight.Group
@@ -40,8 +44,8 @@ const (
 	readyWithin = 10 * time.Second
 )
 
-func newHealth(api scheme.API, places []served, next http.Handler) *health {
-	return &health{next: next, api: api, places: places}
+func newHealth(api scheme.API, places []served, readOnly bool, next http.Handler) *health {
+	return &health{next: next, api: api, places: places, readOnly: readOnly}
 }
 
 func (h *health) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -74,14 +78,30 @@ func (h *health) ready(ctx context.Context) bool {
 		// Who asked may be gone before the answer, which others wait for.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyWithin)
 		defer cancel()
-		ok := !slices.ContainsFunc(h.places, func(p served) bool {
-			_, err := h.api.Ping(ctx, p.Root)
-			return err != nil && !errors.Is(err, errs.ErrClobber) // files beside the layouts are no obstacle
-		})
+		ok := !slices.ContainsFunc(h.places, func(p served) bool { return !h.usable(ctx, p) })
 		h.last.Store(&readiness{at: time.Now(), ok: ok})
 		return ok, nil
 	})
 	return ok.(bool)
+}
+
+// usable reports whether a place can do what it is served for. A directory has to be there, as at the start: one that is
+// gone is no empty registry; and a file system that was mounted again without writing takes no push.
+func (h *health) usable(ctx context.Context, p served) bool {
+	dir := p.Root.Scheme == ref.SchemeOCIDir
+	if dir {
+		if _, err := os.Stat(filepath.FromSlash(p.Root.Path())); err != nil {
+			return false
+		}
+	}
+	res, err := h.api.Ping(ctx, p.Root)
+	switch {
+	case errors.Is(err, errs.ErrClobber): // files beside the layouts are no obstacle
+		return true
+	case err != nil:
+		return false
+	}
+	return !dir || res.Writable || h.readOnly || p.ReadOnly
 }
 
 // known returns the last answer of the places, if it is good still.

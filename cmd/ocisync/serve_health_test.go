@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -19,10 +20,11 @@ import (
 // pinged is a place whose Ping answers what the test wants, and counts.
 type pinged struct {
 	scheme.API
-	mu    sync.Mutex
-	err   error
-	asked int
-	hold  chan struct{} // nil, or what a Ping waits for
+	mu     sync.Mutex
+	err    error
+	result ping.Result
+	asked  int
+	hold   chan struct{} // nil, or what a Ping waits for
 }
 
 func (p *pinged) Ping(ctx context.Context, _ ref.Ref, _ ...scheme.PingOption) (ping.Result, error) {
@@ -37,7 +39,7 @@ func (p *pinged) Ping(ctx context.Context, _ ref.Ref, _ ...scheme.PingOption) (p
 			return ping.Result{}, ctx.Err()
 		}
 	}
-	return ping.Result{}, err
+	return p.result, err
 }
 
 func (p *pinged) answer(err error) {
@@ -49,7 +51,7 @@ func (p *pinged) answer(err error) {
 func TestHealth(t *testing.T) {
 	place := &pinged{API: mem.New()}
 	behind := 0
-	h := newHealth(place, []served{{Place: serve.Place{Root: ref.MustParse("mem://x")}}}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { behind++ }))
+	h := newHealth(place, []served{{Place: serve.Place{Root: ref.MustParse("mem://x")}}}, false, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { behind++ }))
 	get := func(method, path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
@@ -95,7 +97,7 @@ func TestHealth(t *testing.T) {
 // when the first of them goes.
 func TestManyWhoAskForHealthAskOnce(t *testing.T) {
 	place := &pinged{API: mem.New(), hold: make(chan struct{})}
-	h := newHealth(place, []served{{Place: serve.Place{Root: ref.MustParse("mem://x")}}}, http.NotFoundHandler())
+	h := newHealth(place, []served{{Place: serve.Place{Root: ref.MustParse("mem://x")}}}, false, http.NotFoundHandler())
 	gone, leave := context.WithCancel(t.Context())
 	answers := make(chan bool, 20)
 	for i := range 20 {
@@ -121,5 +123,34 @@ func TestManyWhoAskForHealthAskOnce(t *testing.T) {
 	defer place.mu.Unlock()
 	if place.asked != 1 {
 		t.Errorf("the place was asked %d times", place.asked)
+	}
+}
+
+// TestDirectoryIsReady while it is there, and can be written where somebody may push.
+func TestDirectoryIsReady(t *testing.T) {
+	dir := filepath.ToSlash(t.TempDir())
+	for name, c := range map[string]struct {
+		place             string
+		writable          bool
+		readOnly, allRead bool
+		err               error
+		want              int
+	}{
+		"written":           {place: dir, writable: true, want: 200},
+		"gone":              {place: dir + "/gone", writable: true, want: 503},
+		"gone, and read":    {place: dir + "/gone", allRead: true, want: 503},
+		"not to be written": {place: dir, want: 503},
+		"only read":         {place: dir, readOnly: true, want: 200},
+		"all only read":     {place: dir, allRead: true, want: 200},
+		"foreign files":     {place: dir, err: errs.ErrClobber, want: 200},
+		"damaged":           {place: dir, writable: true, err: errs.ErrCorrupt, want: 503},
+	} {
+		api := &pinged{API: mem.New(), err: c.err, result: ping.Result{Writable: c.writable}}
+		p := served{Place: serve.Place{Root: ref.MustParse("ocidir://" + c.place), ReadOnly: c.readOnly}}
+		w := httptest.NewRecorder()
+		newHealth(api, []served{p}, c.allRead, http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+		if w.Code != c.want {
+			t.Errorf("%s: status %d, want %d", name, w.Code, c.want)
+		}
 	}
 }

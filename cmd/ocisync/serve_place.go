@@ -57,6 +57,9 @@ func parseServedPlace(arg string) (served, error) {
 
 // parseNamedPlace reads [NAME=]PLACE, and nothing but the argument.
 func parseNamedPlace(arg string) (served, error) {
+	if rest, ok := strings.CutPrefix(arg, "="); ok {
+		return served{}, usagef("NAME="+rest+", or "+rest+" alone", "%q: there is no name before the =", arg)
+	}
 	name, place := cutServedName(arg)
 	r, err := parsePlace(memoryArg(place))
 	switch {

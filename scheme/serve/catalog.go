@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 
 	"github.com/ocisync/ocisync/internal/ocihttp"
@@ -20,9 +19,11 @@ func (s *Server) catalog(x *exchange) error {
 	}
 	limit := s.limit(x.req.N)
 	repos, supported := []string{}, false
+	without := errs.ErrUnsupported
 	for i := range s.places {
 		names, err := s.catalogOf(x, &s.places[i], limit)
-		if errors.Is(err, errs.ErrUnsupported) {
+		if refused(err) { // as public registries do: the others are listed all the same
+			without = err
 			continue
 		}
 		if err != nil {
@@ -32,7 +33,7 @@ func (s *Server) catalog(x *exchange) error {
 		repos = append(repos, names...)
 	}
 	if !supported {
-		return errs.ErrUnsupported
+		return without
 	}
 	slices.Sort(repos)
 	if len(repos) > limit {
@@ -47,7 +48,12 @@ func (s *Server) catalog(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	return x.send(http.StatusOK, "application/json", raw)
+	return s.sendHeld(x, "application/json", raw)
+}
+
+// refused reports whether err says that there is no list to be had from a place: it has none, or none for this server.
+func refused(err error) bool {
+	return errors.Is(err, errs.ErrUnsupported) || errors.Is(err, errs.ErrDenied) || errors.Is(err, errs.ErrUnauthorized)
 }
 
 // catalogOf returns the first repositories of a place, one more than limit if there are so many.

@@ -142,11 +142,11 @@ func (s *Server) chunk(x *exchange, u *session, up scheme.Upload, told int64) (a
 			return at, nil
 		}
 	}
-	err = fmt.Errorf("%w: the body does not have the %d bytes of Content-Range %s", errs.ErrUploadInvalid, length, header)
+	err = ocihttp.Public(fmt.Errorf("%w: the body does not have the %d bytes of Content-Range %s", errs.ErrUploadInvalid, length, header))
 	if n > 0 {
-		err = errors.Join(ocihttp.Public(err), u.rollback(x, up, at))
+		err = errors.Join(err, u.rollback(x, up, at)) // which is not for the client to read
 	}
-	return at, ocihttp.Public(err)
+	return at, err
 }
 
 // follows reports what forbids to append length bytes at offset at, as Content-Range says.

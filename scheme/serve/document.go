@@ -30,7 +30,7 @@ func (s *Server) readManifest(x *exchange) ([]byte, error) {
 	}
 	var b bytes.Buffer
 	b.Grow(int(min(max(x.r.ContentLength, 0), 64<<10)) + bytes.MinRead) // as ReadFrom needs; what is announced need not come
-	if _, err := b.ReadFrom(io.LimitReader(x.body, s.maxManifest+1)); err != nil {
+	if _, err := b.ReadFrom(io.LimitReader(holder{s, x}, s.maxManifest+1)); err != nil {
 		return nil, err
 	}
 	if int64(b.Len()) > s.maxManifest {

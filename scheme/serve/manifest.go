@@ -31,7 +31,7 @@ func (s *Server) manifestGet(x *exchange) error {
 	if x.notModified(d) {
 		return x.done(http.StatusNotModified)
 	}
-	return x.send(http.StatusOK, d.MediaType, m.Raw())
+	return s.sendHeld(x, d.MediaType, m.Raw())
 }
 
 // manifestHead answers HEAD of a manifest, without reading it.

@@ -31,6 +31,7 @@ type config struct {
 
 	switches
 	maxManifest int64
+	maxHeld     int64
 	maxTags     int
 	putOptions  []scheme.ManifestPutOption // of every put
 
@@ -53,7 +54,7 @@ type config struct {
 func newConfig(opts []Option) config {
 	c := config{
 		switches:    switches{maxPage: defaultMaxPage},
-		maxManifest: types.MaxManifestSize, maxTags: defaultMaxTags,
+		maxManifest: types.MaxManifestSize, maxHeld: defaultMaxHeld, maxTags: defaultMaxTags,
 		log: slog.New(slog.DiscardHandler), uploadConfig: newUploadConfig(),
 		readIdle: defaultReadIdle, writeIdle: defaultWriteIdle, maxConns: connsFor(maxDescriptors()), maxConnsEach: defaultMaxConnsEach,
 		maxRequests: defaultMaxRequests, maxRequestsEach: defaultMaxRequestsEach,
@@ -87,7 +88,8 @@ func WithSparseImages() Option {
 }
 
 // WithMaxManifest bounds the size of manifests that are pushed, in bytes; larger ones are answered with 413. It is at
-// least 4 MiB, as the specification asks, and at most types.MaxManifestSize, the default.
+// least 4 MiB, as the specification asks, and at most types.MaxManifestSize, the default. Manifests that are just pushed or
+// sent, and lists, may take 512 MiB of memory together: a request that needs more gets 503 with Retry-After.
 func WithMaxManifest(bytes int64) Option {
 	return func(c *config) { c.maxManifest = min(max(bytes, 4<<20), types.MaxManifestSize) }
 }

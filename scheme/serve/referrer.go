@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"net/http"
 	"slices"
 
 	"github.com/ocisync/ocisync/internal/ocihttp"
@@ -43,7 +42,7 @@ func (s *Server) referrers(x *exchange) error {
 	if 0 < n && n < len(all) {
 		s.next(x, string(all[n-1].Digest))
 	}
-	return x.send(http.StatusOK, types.MediaTypeImageIndex, raw)
+	return s.sendHeld(x, types.MediaTypeImageIndex, raw)
 }
 
 // referrerPage prints the first entries of a list as an index, limit of them at most, and returns how many these are.

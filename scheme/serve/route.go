@@ -57,6 +57,7 @@ type exchange struct {
 	place *Place  // nil for ping and catalog
 	ref   ref.Ref // the repository
 	body  *body
+	held  int64 // see hold
 
 	writing deadline // see keepWriting
 
@@ -73,6 +74,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.ctx = Context{Method: r.Method, Remote: s.remote(r)}
 	s.deadlines(x)
 	defer x.body.end()
+	defer s.drop(x)
 	defer s.inspect(x)
 	defer x.keepWriting() // for what net/http still has in its buffers
 	x.header(ocihttp.HeaderAPIVersion, ocihttp.APIVersion)

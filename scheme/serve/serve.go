@@ -17,6 +17,7 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/types/errs"
@@ -32,6 +33,7 @@ type Server struct {
 	slots    *slots
 	rates    *rates // nil: no limit
 	seen     seen
+	held     atomic.Int64 // bytes, see hold
 	spool    lazySpool
 
 	ctx  context.Context // of what runs between requests; ends with Shutdown

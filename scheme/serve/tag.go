@@ -2,7 +2,6 @@ package serve
 
 import (
 	"encoding/json"
-	"net/http"
 
 	"github.com/ocisync/ocisync/internal/ocihttp"
 	"github.com/ocisync/ocisync/scheme"
@@ -27,7 +26,7 @@ func (s *Server) tagList(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	return x.send(http.StatusOK, "application/json", raw)
+	return s.sendHeld(x, "application/json", raw)
 }
 
 // next links to the page after last, of the length that was asked for.

@@ -64,13 +64,20 @@ func (s *Server) enough(x *exchange, u *session) error {
 	return nil
 }
 
-// resume opens the ingest of a session that there is, and sees what it has.
+// resume opens the ingest of a session, and sees what it has. That of a fresh one is made.
 func (s *Server) resume(x *exchange, u *session) (scheme.Upload, error) {
-	up, err := u.in.Ingest(context.WithoutCancel(x.r.Context()), u.in.ref, u.key) // the body ends with the request
+	var opts []scheme.IngestOption
+	if u.fresh.Load() {
+		opts = []scheme.IngestOption{scheme.WithIngestAlgorithm(u.algorithm), scheme.WithIngestOwner(u.owner)}
+	}
+	up, err := u.in.Ingest(context.WithoutCancel(x.r.Context()), u.in.ref, u.key, opts...) // the body ends with the request
 	if err != nil {
 		return nil, err
 	}
-	u.received = up.Status().Offset
+	u.fresh.Store(false)
+	if at := up.Status().Offset; at != u.received { // another process has written since this one looked
+		u.received, u.told = at, false
+	}
 	return up, nil
 }
 
@@ -282,7 +289,9 @@ func (s *Server) finish(x *exchange, u *session, told int64) error {
 		if err := s.putBody(x, u); err != nil {
 			return err
 		}
-		s.remove(x, u)
+		if !u.fresh.Load() {
+			s.remove(x, u)
+		}
 		return nil
 	}
 	up, err := s.resume(x, u)

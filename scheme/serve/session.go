@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/ocisync/ocisync/types/errs"
 )
 
@@ -22,9 +24,9 @@ const retryFull = 5 * time.Second
 // errBusy is a second request to a session that is just being written, by this process or another.
 var errBusy = fmt.Errorf("%w: another request is writing to this session", errs.ErrRangeInvalid)
 
-// sessions are the uploads that this process knows to be open. Their bytes are ingests of the place or of the spool
-// (ingests.go), which outlive the process: one of an earlier process is added here when its client comes back. A
-// session is in one of three states:
+// sessions are the uploads that this process knows to be open. Their bytes, once there are some, are ingests of the place
+// or of the spool (ingests.go), which outlive the process: one of an earlier process is added here when its client comes
+// back. A session is in one of three states:
 //
 //	        add                acquire
 //	(none) ─────▶  busy  ◀────────────────▶  idle
@@ -55,6 +57,8 @@ type sessions struct {
 type session struct {
 	id, key, owner string
 	in             ingests
+	algorithm      digest.Algorithm // that the client has announced, to the process that began it
+	fresh          atomic.Bool      // there is no ingest yet: it is made for the first byte
 
 	busy    bool          // guarded by sessions.mu
 	touched time.Time     // guarded by sessions.mu
@@ -73,8 +77,38 @@ type session struct {
 	short           bool  // that was a complete one below the least length: none may follow
 }
 
-// newID names a session: 130 random bits. Who knows it, and is who began it, can go on with it.
-func newID() string { return rand.Text() }
+// newID names a session of a repository and subject: 130 random bits, when it began, and a check of what it is for. Who
+// knows it, and is who began it, can go on with it.
+//
+// A session that has no bytes yet is nowhere but in its name and in the memory of who gave it: most blobs come whole in the
+// next request, and need no ingest at all. After a restart a name with the right check, of which the client was told 0
+// bytes, is as good as a new one, as long as a session may last. The check is no secret: who makes up such a name gets what
+// a POST gives to everybody.
+func newID(repo, subject string, now time.Time) string {
+	id := fmt.Sprintf("%s%0*x", rand.Text(), timeLen, max(now.Unix(), 0))
+	return id + idCheck(id, repo, subject)
+}
+
+const (
+	timeLen  = 10 // hexadecimal digits of the seconds since 1970
+	checkLen = 10
+)
+
+// isID reports whether newID may have made id for this repository and subject, not longer ago than ttl.
+func isID(id, repo, subject string, now time.Time, ttl time.Duration) bool {
+	at := len(id) - checkLen
+	if at < timeLen || id[at:] != idCheck(id[:at], repo, subject) {
+		return false
+	}
+	began, err := strconv.ParseInt(id[at-timeLen:at], 16, 64)
+	age := now.Sub(time.Unix(began, 0))
+	return err == nil && age < ttl && age > -ttl // clocks differ
+}
+
+func idCheck(id, repo, subject string) string {
+	sum := sha256.Sum256([]byte("session\x00" + id + "\x00" + repo + "\x00" + subject))
+	return hex.EncodeToString(sum[:])[:checkLen]
+}
 
 // keyPrefix is what keys of sessions' ingests begin with.
 const keyPrefix = "serve:"
@@ -216,6 +250,14 @@ func (t *sessions) release(s *session) (dead bool) {
 	return false
 }
 
+// isFresh reports whether a session has no bytes yet, of which there could be an ingest.
+func (t *sessions) isFresh(key string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.open[key]
+	return s != nil && s.fresh.Load()
+}
+
 // drop forgets a session that the caller holds.
 func (t *sessions) drop(s *session) {
 	t.mu.Lock()
@@ -272,7 +314,7 @@ func (t *sessions) sweep() {
 	t.mu.Unlock()
 	for _, s := range old {
 		t.expire(s)
-		t.drop(s)
+		t.end(s, "")
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -23,6 +23,7 @@ import (
 	"github.com/ocisync/ocisync/scheme/mem"
 	"github.com/ocisync/ocisync/scheme/ocidir"
 	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/blob"
 	"github.com/ocisync/ocisync/types/ref"
 )
 
@@ -118,7 +119,7 @@ func TestFinishedUploadsAreForgottenInTime(t *testing.T) {
 	tab.now = func() time.Time { return now }
 	const d = digest.Digest("sha256:x")
 	for i := range 3 * maxPast {
-		tab.finished(&session{key: fmt.Sprint(i)}, d)
+		tab.end(&session{key: fmt.Sprint(i)}, d)
 	}
 	if len(tab.past.all) != maxPast || len(tab.past.keys) != maxPast {
 		t.Errorf("%d finished uploads are remembered in %d places", len(tab.past.all), len(tab.past.keys))
@@ -169,7 +170,7 @@ func TestASessionBelongsToWhoBeganIt(t *testing.T) {
 func TestSessionNames(t *testing.T) {
 	seen := map[string]bool{}
 	for range 100 {
-		if id := newID(); len(id) < 26 || seen[id] {
+		if id := newID("a", "", time.Now()); len(id) < 26 || seen[id] {
 			t.Fatalf("%q", id)
 		} else {
 			seen[id] = true
@@ -198,6 +199,54 @@ func TestSessionNames(t *testing.T) {
 	if len(keys) != 6 {
 		t.Error("two sessions have one key")
 	}
+}
+
+// A session without bytes is nowhere but in its name. That is understood by another process, if it is for this repository
+// and subject, and for as long as a session lasts.
+func TestASessionWithoutBytesIsOnlyAName(t *testing.T) {
+	everyPlace(t, func(t *testing.T, c *client) {
+		h := header{"X-Subject": "alice"}
+		post := func() string {
+			return c.want(202, "", "POST", "/v2/a/blobs/uploads/", nil, h).Header.Get("Location")
+		}
+		elsewhere := func() { // what another process knows
+			c.s.sessions.mu.Lock()
+			defer c.s.sessions.mu.Unlock()
+			clear(c.s.sessions.open)
+			clear(c.s.sessions.of)
+		}
+		locs := make([]string, 6)
+		for i := range locs {
+			locs[i] = post()
+		}
+		in, err := c.s.ingests(root.WithRepo("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := in.IngestList(t.Context(), in.ref, func(st blob.Ingest) error { return fmt.Errorf("an ingest %s", st.Key) }); err != nil {
+			t.Error("a session that has nothing keeps", err)
+		}
+		elsewhere()
+		c.want(204, "", "GET", locs[0], nil, h).has(t, header{"Range": "0-0"})
+		next := c.want(202, "", "PATCH", locs[0], "01", h).Header.Get("Location")
+		c.want(201, "", "PUT", next+"?digest="+sum("012"), "2", h)
+		c.want(201, "", "PUT", locs[1]+"?digest="+sum("x"), "x", h)
+		c.want(202, "", "PATCH", locs[2], "0", header{"X-Subject": "alice", "Content-Range": "0-0"})
+		c.want(204, "", "DELETE", locs[3], nil, h)
+		const unknown = "BLOB_UPLOAD_UNKNOWN"
+		for _, over := range []string{locs[0], locs[1], locs[3]} {
+			c.want(404, unknown, "PATCH", over, "x", h)
+		}
+		c.want(404, unknown, "PATCH", locs[4], "x", header{"X-Subject": "bob"})
+		c.want(404, unknown, "PATCH", strings.Replace(locs[4], "/v2/a/", "/v2/b/", 1), "x", h)
+		c.want(404, unknown, "PATCH", strings.TrimSuffix(locs[4], ".0")+".1", "x", h)
+		c.want(404, unknown, "PATCH", strings.TrimSuffix(locs[4], ".0"), "x", h)
+		c.want(404, unknown, "PATCH", strings.TrimSuffix(locs[4], "0.0")+"g.0", "x", h)
+		c.s.sessions.now = func() time.Time { return time.Now().Add(c.s.sessionTTL + time.Second) }
+		c.want(404, unknown, "PATCH", locs[5], "x", h)
+		c.s.sessions.now = time.Now
+		c.want(202, "", "PATCH", locs[5], "x", h)
+	}, WithAuthenticator(by{}))
 }
 
 func TestASubjectCannotTakeAllSessions(t *testing.T) {
@@ -359,11 +408,15 @@ func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 func (r *recorder) Write(p []byte) (int, error) { return len(p), nil }
 
-// openIn returns the locations of new sessions, and what tells how many of them are still there.
+// openIn returns the locations of new sessions with a byte each, and what tells how many of them are still there.
 func openIn(t *testing.T, s *Server, n int) (locations []string, there func() int) {
 	t.Helper()
 	for range n {
-		locations = append(locations, openSession(t, s))
+		w := request(s, "PATCH", openSession(t, s), strings.NewReader("0"))
+		if w.Code != 202 {
+			t.Fatal(w.Code, w.Body)
+		}
+		locations = append(locations, w.Header().Get("Location"))
 	}
 	return locations, func() (n int) {
 		for _, loc := range locations {
@@ -514,7 +567,7 @@ func TestAnotherProcessKeepsASessionAlive(t *testing.T) {
 				t.Fatal(w.Code, w.Body)
 			}
 		}
-		if w := request(servers[0], "PUT", loc+"?digest="+sum(strings.Repeat("x", 10)), nil); w.Code != 201 {
+		if w := request(servers[0], "PUT", loc+"?digest="+sum("0"+strings.Repeat("x", 10)), nil); w.Code != 201 {
 			t.Error(w.Code, w.Body)
 		}
 		if n := there(); n != 0 {

@@ -40,24 +40,21 @@ func (s *Server) uploadStart(x *exchange) error {
 	return x.done(http.StatusAccepted)
 }
 
-// begin opens a session. Its ingest is there, empty, before the client hears of it: the session outlives the process.
+// begin opens a session, of which there is nothing in the place before the first byte (see newID).
 func (s *Server) begin(x *exchange) error {
 	in, err := s.ingests(x.ref)
 	if err != nil {
 		return err
 	}
-	id := newID()
+	id := newID(x.req.Repo, x.ctx.Subject, s.sessions.now())
 	u := &session{id: id, key: sessionKey(id, x.req.Repo, x.ctx.Subject), owner: owner(x.ctx), in: in, told: true}
-	if err := s.sessions.add(u, holding{}); err != nil {
+	u.algorithm = x.req.DigestAlgorithm
+	u.fresh.Store(true)
+	_, err = in.IngestStat(x.r.Context(), in.ref, u.key) // can there be any in this repository?
+	if err = unless(err, errs.ErrUploadUnknown); err != nil {
 		return err
 	}
-	opts := []scheme.IngestOption{scheme.WithIngestAlgorithm(x.req.DigestAlgorithm), scheme.WithIngestOwner(owner(x.ctx))}
-	up, err := in.Ingest(x.r.Context(), in.ref, u.key, opts...)
-	if err == nil {
-		err = up.Close()
-	}
-	if err != nil {
-		s.discard(x, u)
+	if err := s.sessions.add(u, holding{}); err != nil {
 		return err
 	}
 	s.release(x, u)
@@ -71,7 +68,7 @@ func (s *Server) begin(x *exchange) error {
 // uploadStatus answers GET: how much has been received. While another request writes it is what there is at the moment.
 func (s *Server) uploadStatus(x *exchange) error {
 	err := s.withSession(x, func(u *session, _ int64) error {
-		if !u.told { // of an earlier process: opening says what a power loss has left
+		if !u.told && !u.fresh.Load() { // of an earlier process: opening says what a power loss has left
 			up, err := s.resume(x, u)
 			if err == nil {
 				err = u.leave(up)
@@ -95,10 +92,14 @@ func (s *Server) uploadStatus(x *exchange) error {
 // uploadCancel answers DELETE. A request that is writing to the session ends.
 func (s *Server) uploadCancel(x *exchange) error {
 	err := s.withSession(x, func(u *session, _ int64) error {
-		if err := u.in.IngestAbort(x.r.Context(), u.in.ref, u.key); err != nil {
+		err := u.in.IngestAbort(x.r.Context(), u.in.ref, u.key)
+		if u.fresh.Load() {
+			err = unless(err, errs.ErrUploadUnknown)
+		}
+		if err != nil {
 			return err
 		}
-		s.sessions.drop(u)
+		s.sessions.end(u, "")
 		return nil
 	})
 	if errors.Is(err, errBusy) {
@@ -130,7 +131,7 @@ func (s *Server) uploadFinish(x *exchange) error {
 		if err := s.finish(x, u, offset); err != nil {
 			return err
 		}
-		s.sessions.finished(u, x.req.Digest)
+		s.sessions.end(u, x.req.Digest)
 		return nil
 	})
 	if err != nil {
@@ -152,7 +153,7 @@ func (s *Server) withSession(x *exchange, fn func(u *session, offset int64) erro
 		return err
 	}
 	u := &session{id: id, key: sessionKey(id, x.req.Repo, x.ctx.Subject), owner: owner(x.ctx), in: in}
-	u, st, err := s.acquire(x, u)
+	u, st, err := s.acquire(x, u, offset)
 	if errors.Is(err, errBusy) {
 		s.tell(x, id, st.Offset)
 		return ocihttp.Public(err)
@@ -179,24 +180,35 @@ func (s *Server) withSession(x *exchange, fn func(u *session, offset int64) erro
 	case locked:
 		return ocihttp.Public(errBusy)
 	case errors.Is(err, errs.ErrUploadUnknown): // somebody else removed it
-		s.sessions.drop(u)
+		s.sessions.end(u, "")
 	}
 	return err
 }
 
-// acquire takes the session s, of which only what identifies it is known, for this request, and says what it has received.
-// One that this process does not know is added, if there is one. With errBusy, st says what there is.
-func (s *Server) acquire(x *exchange, u *session) (held *session, st blob.Ingest, err error) {
+// acquire takes the session u, of which only what identifies it is known, for this request, whose URL says offset, and says
+// what it has received. One that this process does not know is added, if there is one. With errBusy, st says what there is.
+func (s *Server) acquire(x *exchange, u *session, offset int64) (held *session, st blob.Ingest, err error) {
 	h := holding{stop: x.interrupt, looks: x.req.Kind == ocihttp.UploadStatus, force: x.req.Kind == ocihttp.UploadCancel}
 	held, err = s.sessions.acquire(x.r.Context(), u.key, h)
 	if err != nil && !errors.Is(err, errBusy) {
 		return nil, st, err
 	}
 	st, serr := u.in.IngestStat(x.r.Context(), u.in.ref, u.key)
+	if errors.Is(serr, errs.ErrUploadUnknown) {
+		switch {
+		case held != nil && held.fresh.Load(), err != nil && s.sessions.isFresh(u.key):
+			serr = nil
+		case held == nil && err == nil && s.anew(x, u, offset):
+			serr = nil
+			u.fresh.Store(true)
+		}
+	} else if serr == nil && held != nil {
+		held.fresh.Store(false) // another process has begun to write
+	}
 	switch {
 	case serr != nil && held != nil:
 		s.release(x, held)
-		s.sessions.drop(held)
+		s.sessions.end(held, "")
 		return nil, st, serr
 	case serr != nil && err != nil: // it is just becoming a blob
 		return nil, st, &errs.Error{Op: "upload", Err: errs.ErrUnavailable, RetryAfter: time.Second}
@@ -211,6 +223,12 @@ func (s *Server) acquire(x *exchange, u *session) (held *session, st blob.Ingest
 	return u, st, nil
 }
 
+// anew reports whether a session that nobody knows may have been begun by another process, and has no bytes yet.
+func (s *Server) anew(x *exchange, u *session, offset int64) bool {
+	t := s.sessions
+	return offset == 0 && isID(u.id, x.req.Repo, x.ctx.Subject, t.now(), t.ttl) && !t.ended(u.key)
+}
+
 // release gives a session back. One that was cancelled meanwhile is removed.
 func (s *Server) release(x *exchange, u *session) {
 	u.left = u.received
@@ -222,7 +240,7 @@ func (s *Server) release(x *exchange, u *session) {
 // discard removes a session that the caller holds.
 func (s *Server) discard(x *exchange, u *session) {
 	s.remove(x, u)
-	s.sessions.drop(u)
+	s.sessions.end(u, "")
 }
 
 // remove removes what a session has received. If that fails it is found as a leftover later.

@@ -346,7 +346,7 @@ func TestWhatDoesNotOutliveTheServer(t *testing.T) {
 				srv := httptest.NewServer(s)
 				if i == 0 {
 					loc = want(t, 202, "", "POST", srv.URL+"/v2/a/blobs/uploads/", "", nil).Header.Get("Location")
-					want(t, 202, "", "PATCH", srv.URL+loc, "x", nil)
+					loc = want(t, 202, "", "PATCH", srv.URL+loc, "x", nil).Header.Get("Location")
 				} else {
 					for _, m := range []string{"GET", "PATCH", "PUT", "DELETE"} {
 						want(t, 404, "", m, srv.URL+loc+"?digest="+string(digest.FromString("x")), "", nil)

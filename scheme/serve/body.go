@@ -25,6 +25,7 @@ type body struct {
 	over    bool       // the request is over: nobody reads any more
 	err     error
 	reading deadline
+	first   func() // called before the first Read; may be nil
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -48,6 +49,9 @@ func (b *body) enter() error {
 	defer b.mu.Unlock()
 	if b.over {
 		return errOver
+	}
+	if !b.asked && b.first != nil {
+		b.first()
 	}
 	b.asked, b.busy = true, true
 	if !b.ended { // else net/http waits for the next request, and the deadline would end that

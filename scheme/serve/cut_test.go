@@ -190,3 +190,30 @@ func TestALeftoverThatStays(t *testing.T) {
 		}
 	})
 }
+
+// late is a place that takes long before it reads a blob.
+type late struct{ *mem.Mem }
+
+func (p late) BlobPut(ctx context.Context, r ref.Ref, d types.Descriptor, rdr io.Reader, opts ...scheme.BlobPutOption) (types.Descriptor, error) {
+	time.Sleep(10 * time.Minute)
+	return p.Mem.BlobPut(ctx, r, d, rdr, opts...)
+}
+
+// A client that waits for "100 Continue" is told to go on whenever the place is ready.
+func TestContinueWhenThePlaceIsReady(t *testing.T) {
+	inBubbleOver(t, late{mem.New()}, nil, func(t *testing.T, s *Server, p *pipes, seen *events) {
+		c := p.dial()
+		defer c.Close()
+		rd := bufio.NewReader(c)
+		send(c, "POST /v2/a/blobs/uploads/?digest="+sum("x")+" HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")
+		for _, want := range []int{http.StatusContinue, http.StatusCreated} {
+			res, err := http.ReadResponse(rd, nil)
+			if err != nil || res.StatusCode != want {
+				t.Fatal(res, err, "want", want, seen.take())
+			}
+			if want == http.StatusContinue {
+				send(c, "x")
+			}
+		}
+	})
+}

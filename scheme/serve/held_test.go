@@ -31,6 +31,7 @@ func TestManifestsOfManyAtOnceAreBounded(t *testing.T) {
 	kind := header{"Content-Type": "application/x.test"}
 	large := strings.Repeat("x", 2<<20)
 	conn := c.raw("PUT /v2/a/manifests/slow HTTP/1.1\r\nHost: x\r\nContent-Type: application/x.test\r\nContent-Length: 4000000\r\n\r\n" + large)
+	defer conn.Close()
 	c.holds(2 << 20)
 	a := c.want(503, "UNAVAILABLE", "PUT", "/v2/a/manifests/v1", large, kind)
 	a.has(t, header{"Retry-After": "5"})

@@ -104,6 +104,10 @@ func (s *Server) deadlines(x *exchange) {
 		return // net/http reads ahead by itself, to notice the end of the connection; a deadline would look like one
 	}
 	x.body.reading = deadline{set: rc.SetReadDeadline, idle: s.readIdle}
+	if x.r.ProtoMajor < 2 && s.writeIdle > 0 && x.r.Header.Get("Expect") != "" {
+		// "100 Continue" is written then. The deadline is that of the request's beginning, which may be long ago.
+		x.body.first = func() { _ = rc.SetWriteDeadline(time.Now().Add(s.writeIdle)) } // fails as put does
+	}
 }
 
 // stalled says what it means that the client sent nothing for too long: 408, so that clients try again.

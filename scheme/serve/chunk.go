@@ -78,6 +78,7 @@ func (s *Server) resume(x *exchange, u *session) (scheme.Upload, error) {
 	if at := up.Status().Offset; at != u.received { // another process has written since this one looked
 		u.received, u.told = at, false
 	}
+	u.begun = min(u.begun, u.received) // or gone back
 	return up, nil
 }
 

@@ -217,3 +217,16 @@ func TestContinueWhenThePlaceIsReady(t *testing.T) {
 		}
 	})
 }
+
+// When another process has gone back in a session, what this one knows of its chunks is old.
+func TestASessionThatAnotherProcessCut(t *testing.T) {
+	m := mem.New()
+	one, two := start(t, m.Share()), start(t, m.Share())
+	first := one.session("a")
+	one.want(202, "", "PATCH", first, "0123456789", nil)
+	two.want(202, "", "PATCH", first, "a", nil) // the first URL, and no news: from the beginning
+	one.want(202, "", "PATCH", at(first, 1), "b", nil)
+	one.want(202, "", "PATCH", at(first, 2), "c", nil)
+	one.want(201, "", "PUT", at(first, 3)+"?digest="+sum("abc"), nil, nil)
+	one.stored("a", "abc")
+}

@@ -161,8 +161,8 @@ func (s *Server) withSession(x *exchange, fn func(u *session, offset int64) erro
 	if err != nil {
 		return err
 	}
-	if u.received = st.Offset; u.received != u.left {
-		u.told = false
+	if u.received = st.Offset; u.received != u.left { // another process has it, too: what is known of it is old
+		u.told, u.short = false, false
 	}
 	u.later = u.later || offset > 0
 	free := sync.OnceFunc(func() { s.release(x, u) })

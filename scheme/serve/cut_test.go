@@ -9,6 +9,7 @@ import (
 	"net/http/httptrace"
 	"path"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/ocisync/ocisync/scheme"
 	"github.com/ocisync/ocisync/scheme/mem"
 	"github.com/ocisync/ocisync/types"
+	"github.com/ocisync/ocisync/types/blob"
 	"github.com/ocisync/ocisync/types/errs"
 	"github.com/ocisync/ocisync/types/ref"
 )
@@ -229,4 +231,36 @@ func TestASessionThatAnotherProcessCut(t *testing.T) {
 	one.want(202, "", "PATCH", at(first, 2), "c", nil)
 	one.want(201, "", "PUT", at(first, 3)+"?digest="+sum("abc"), nil, nil)
 	one.stored("a", "abc")
+}
+
+// blind is a place that does not see its uploads for a while.
+type blind struct {
+	*mem.Mem
+	is *atomic.Bool
+}
+
+func (p blind) IngestStat(ctx context.Context, r ref.Ref, key string) (blob.Ingest, error) {
+	if p.is.Load() {
+		return blob.Ingest{}, errors.New("input/output error")
+	}
+	return p.Mem.IngestStat(ctx, r, key)
+}
+
+// A session outlives that the place has a failure, whether or not it has bytes.
+func TestASessionOutlivesAFailureOfThePlace(t *testing.T) {
+	var is atomic.Bool
+	c := start(t, blind{mem.New(), &is})
+	for _, first := range []string{"", "abc"} {
+		loc := c.session("a")
+		if first != "" {
+			loc = c.want(202, "", "PATCH", loc, first, nil).Header.Get("Location")
+		}
+		is.Store(true)
+		c.want(500, "", "GET", loc, nil, nil)
+		is.Store(false)
+		c.want(201, "", "PUT", loc+"?digest="+sum(first+"xyz"), "xyz", nil)
+	}
+	if n := len(c.s.sessions.open); n != 0 {
+		t.Errorf("%d sessions are left", n)
+	}
 }

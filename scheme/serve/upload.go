@@ -208,7 +208,9 @@ func (s *Server) acquire(x *exchange, u *session, offset int64) (held *session, 
 	switch {
 	case serr != nil && held != nil:
 		s.release(x, held)
-		s.sessions.end(held, "")
+		if errors.Is(serr, errs.ErrUploadUnknown) { // else it is there again when the place is, or the client
+			s.sessions.end(held, "")
+		}
 		return nil, st, serr
 	case serr != nil && err != nil: // it is just becoming a blob
 		return nil, st, &errs.Error{Op: "upload", Err: errs.ErrUnavailable, RetryAfter: time.Second}

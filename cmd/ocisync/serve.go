@@ -62,10 +62,11 @@ func (a *app) serve(ctx context.Context, c *serveConfig) (err error) {
 	if err != nil {
 		return err
 	}
-	log, err := a.serveLog(c)
+	log, flush, err := a.serveLog(c)
 	if err != nil {
 		return err
 	}
+	defer flush()
 	opts, err := c.options(log)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"regexp"
@@ -174,10 +175,11 @@ func (c *userConfig) password() (string, error) {
 	return "", nil
 }
 
-// serveLog is what the server logs to: failures, and with the access log every request.
-func (a *app) serveLog(c *serveConfig) (*slog.Logger, error) {
+// serveLog is what the server logs to: failures, and with the access log every request. flush ends its use. On a terminal
+// somebody watches: nothing waits there.
+func (a *app) serveLog(c *serveConfig) (log *slog.Logger, flush func(), err error) {
 	if c.Log.Inspect && a.events() {
-		return nil, usagef("--log-format json for programs", "--inspect is for people, and --progress json for programs")
+		return nil, nil, usagef("--log-format json for programs", "--inspect is for people, and --progress json for programs")
 	}
 	level := slog.LevelInfo
 	switch {
@@ -186,10 +188,16 @@ func (a *app) serveLog(c *serveConfig) (*slog.Logger, error) {
 	case a.quiet:
 		level, c.Log.Access = slog.LevelError, false
 	}
+	b := &lineBuffer{w: a.console}
+	var w io.Writer = b
+	if a.terminal {
+		w = a.console
+	}
 	options := &slog.HandlerOptions{Level: level}
+	var h slog.Handler = slog.NewTextHandler(w, options)
 	if c.Log.Format == logJSON || c.Log.Format == "" && a.events() {
 		a.console.lines.Store(true) // who reads the log gets no line of another form
-		return slog.New(slog.NewJSONHandler(a.console, options)), nil
+		h = slog.NewJSONHandler(w, options)
 	}
-	return slog.New(slog.NewTextHandler(a.console, options)), nil
+	return slog.New(promptly{h, b}), b.flush, nil
 }

@@ -106,6 +106,8 @@ func (a *app) serve(ctx context.Context, c *serveConfig) (err error) {
 // serveUntilStopped says where the server is, and stops it in good order when somebody wants that, or when it fails.
 func (a *app) serveUntilStopped(ctx context.Context, c *serveConfig, server *httpServer, health *health, places []served) error {
 	a.stopsItself.Store(true)
+	// In "ocisync serve … | tee log", an interrupt ends tee first: requests are still to be finished.
+	outliveReader()
 	if err := a.greet(c, server, places); err != nil {
 		return errors.Join(err, server.stop(0))
 	}

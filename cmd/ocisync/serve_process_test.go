@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -290,4 +292,39 @@ func send(t *testing.T, method, url string, body []byte) *http.Response {
 		t.Fatal(err)
 	}
 	return res
+}
+
+// TestALogThatNobodyReads ends neither the server nor what it does when it is stopped.
+func TestALogThatNobodyReads(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), exe)
+	cmd.Args = []string{"ocisync", "serve", "--addr", "127.0.0.1:0", "mem://x"}
+	cmd.Env, cmd.Stderr = append(os.Environ(), "DOCKER_CONFIG="+t.TempDir()), w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	first, err := bufio.NewReader(r).ReadString('\n')
+	if err := errors.Join(err, r.Close(), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	_, host, _ := strings.Cut(strings.TrimSpace(first), "http://")
+	for range 2 {
+		res, err := client.Get("http://" + host + "/v2/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := res.Body.Close(); err != nil || res.StatusCode != http.StatusOK {
+			t.Errorf("%s, %v", res.Status, err)
+		}
+	}
+	if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()); err != nil {
+		t.Error(err)
+	}
 }

@@ -49,6 +49,11 @@ func interruptible(ctx context.Context, say func()) (context.Context, context.Ca
 	}
 }
 
+// outliveReader makes a write to a stderr that nobody reads any more an error of that write instead of the end of the
+// program, from now on to its last line. The signal is taken rather than ignored, as programs that are started meanwhile
+// would inherit the latter.
+func outliveReader() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+
 // interruptedBy returns the exit code of a program that a signal ended.
 func interruptedBy(ctx context.Context) (int, bool) {
 	var e errInterrupted

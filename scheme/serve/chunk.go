@@ -178,7 +178,7 @@ func (u *session) lastTold() int64 {
 }
 
 // receive appends rdr at offset, which drops what was behind it, unless rdr is empty, and returns how much came. What came
-// before a failure is kept.
+// before a failure is kept, but on a full disk.
 func (u *session) receive(x *exchange, up scheme.Upload, offset int64, rdr io.Reader) (int64, error) {
 	in := bufio.NewReaderSize(&alive{r: rdr, u: u}, 16) // longer reads go past it
 	if _, err := in.Peek(1); err != nil {
@@ -191,6 +191,9 @@ func (u *session) receive(x *exchange, up scheme.Upload, offset int64, rdr io.Re
 	defer chunkBuffers.Put(buf)
 	_, err := io.CopyBuffer(struct{ io.Writer }{up}, struct{ io.Reader }{in}, *buf)
 	u.received = up.Status().Offset
+	if errors.Is(err, errs.ErrNoSpace) { // others need the space more than this client needs half a chunk
+		err = errors.Join(err, u.rollback(x, up, offset))
+	}
 	return u.received - offset, err
 }
 

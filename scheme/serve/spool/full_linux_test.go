@@ -73,13 +73,17 @@ func TestUploadsWhenThereIsNoSpace(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 3 {
-				want(t, 507, "", "PATCH", srv.URL+loc, chunk, nil)
 				want(t, 507, "", "PUT", srv.URL+loc+"?digest="+string(digest.FromString(chunk+chunk)), chunk, nil)
+				want(t, 507, "", "PATCH", srv.URL+loc, chunk, nil)
 			}
 			if res := do(t, "POST", srv.URL+"/v2/a/blobs/uploads/", "", nil); res.StatusCode != 507 && res.StatusCode != 202 {
 				t.Error("a session without space is answered with", res.StatusCode)
 			}
-			want(t, 204, "", "GET", srv.URL+loc, "", nil)
+			want(t, 204, fmt.Sprintf("0-%d", 2*mib-1), "GET", srv.URL+loc, "", nil)
+			small := strings.Repeat("x", mib/2) // what there is no room for leaves room for what fits
+			other := want(t, 202, "", "POST", srv.URL+"/v2/b/blobs/uploads/", "", nil).Header.Get("Location")
+			other = want(t, 202, "", "PATCH", srv.URL+other, small, nil).Header.Get("Location")
+			want(t, 204, "", "DELETE", srv.URL+other, "", nil)
 			if err := os.Remove(fill); err != nil {
 				t.Fatal(err)
 			}

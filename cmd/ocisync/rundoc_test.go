@@ -95,7 +95,7 @@ func startDocServer(ts *testscript.TestScript, c docCommand) *docServer {
 	ts.Check(p.await(func(line string) bool { return strings.HasPrefix(line, "  try: ") }))
 	_, port, _ := strings.Cut(host, ":")
 	s := &docServer{process: p, port: port}
-	said := strings.Join(p.said[:min(len(c.output), len(p.said))], "\n") + "\n"
+	said := strings.Join(p.first(len(c.output)), "\n") + "\n"
 	if want := docPattern(strings.Split(s.local(strings.Join(c.output, "\n")), "\n")); c.output != nil && !want.MatchString(said) {
 		ts.Fatalf("%s: it says\n%s\nwant\n%s", c.line, said, strings.Join(c.output, "\n"))
 	}

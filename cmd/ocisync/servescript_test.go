@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -169,6 +170,13 @@ func (p *serverProcess) read(stderr io.Reader, log io.WriteCloser) {
 	}
 	_ = log.Close()
 	close(p.done)
+}
+
+// first returns the first n lines that it has said, or all.
+func (p *serverProcess) first(n int) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.said[:min(n, len(p.said))])
 }
 
 // await waits for a line that is what is wanted.

@@ -47,9 +47,9 @@ func TestLogLinesAreWrittenTogether(t *testing.T) {
 		}
 		log.Info("a")
 		log.Info("b")
-		time.Sleep(logDelay - 1)
+		time.Sleep(logDelay - time.Nanosecond)
 		wrote("too soon", 0, 0)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		wrote("in time", 1, 2)
 		time.Sleep(time.Hour)
 		wrote("nothing", 0, 0)
